@@ -1,0 +1,40 @@
+"""Opening whatever a path points to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.gguf import MAGIC
+from pascaline.checkpoint.gguf_checkpoint import GgufCheckpoint
+from pascaline.checkpoint.safetensors_folder import PICKLE_REMEDY, PICKLE_SUFFIXES, SafetensorsFolder
+from pascaline.core.errors import CheckpointError
+
+_ZIP_START = b"PK\x03\x04"  # torch.save since 1.6
+_ACCEPTED = "a .gguf file, or a folder with config.json, tokenizer.json and safetensors weights"
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a model folder or a GGUF file: settings and directory, no tensors.
+
+    Raises
+    ------
+    CheckpointError, UnsupportedError : nothing there, not a model, damaged, or not readable by us.
+    """
+    if path.is_dir():
+        return SafetensorsFolder(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be opened: {error.strerror}", expected=_ACCEPTED) from error
+    if start[:4] == MAGIC or path.suffix == ".gguf":
+        return GgufCheckpoint(path)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(
+            f"{path} is a single weight file, without its settings and vocabulary",
+            remedy=f"Give its folder: {path.parent}",
+        )
+    if path.suffix in PICKLE_SUFFIXES or start[:4] == _ZIP_START:
+        raise CheckpointError(f"{path} is a pickled checkpoint", remedy=PICKLE_REMEDY)
+    raise CheckpointError(f"{path} is not a model: it begins with {start!r}", expected=_ACCEPTED)

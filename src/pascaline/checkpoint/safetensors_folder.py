@@ -1,0 +1,182 @@
+"""A Hugging Face model folder: config.json and safetensors weights, as a `Checkpoint`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pascaline.checkpoint.checkpoint import TensorEntry, TokenizerSource
+from pascaline.checkpoint.json_file import read_json_object, read_text
+from pascaline.checkpoint.safetensors_file import SafetensorsFile
+from pascaline.core.errors import CheckpointError, UnsupportedError
+
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+PICKLE_REMEDY = (
+    "Pickled weights are never loaded, because opening one can run any code in it. Convert the model with "
+    "transformers, where you trust its source: "
+    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
+)
+
+
+class SafetensorsFolder:
+    """One model folder; see `Checkpoint` for the members.
+
+    Raises
+    ------
+    CheckpointError : a file is missing, damaged, or contradicts another one.
+    UnsupportedError : the weights are quantised in a way that we do not read.
+    """
+
+    container: Literal["gguf", "safetensors"] = "safetensors"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hf_config: Mapping[str, object] = _read_config(path)
+        self._tokenizer_config = _read_if_there(path / "tokenizer_config.json")
+        self.chat_template = _read_chat_template(path, self._tokenizer_config)
+        self._files = _open_weights(path)
+        self.tensors: Mapping[str, TensorEntry] = {
+            name: file.tensors[name] for name, file in self._files.items()
+        }
+
+    def read(self, name: str) -> memoryview:
+        if name not in self._files:
+            raise CheckpointError(f"{self.path} has no tensor {name}")
+        return self._files[name].read(name)
+
+    def release(self, name: str) -> None:
+        self._files[name].release(name)
+
+    def tokenizer_source(self) -> TokenizerSource:
+        tokenizer_json = self.path / "tokenizer.json"
+        if not tokenizer_json.is_file():
+            slow = (self.path / "tokenizer.model").is_file() or (self.path / "vocab.json").is_file()
+            raise CheckpointError(
+                f"{self.path} has no tokenizer.json",
+                remedy="Convert its vocabulary with transformers: "
+                "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+                if slow
+                else "Copy it from the model's page",
+            )
+        return TokenizerSource(
+            tokenizer_json=tokenizer_json,
+            gguf_metadata=None,
+            bos_token=self._special_token("bos_token"),
+            eos_token=self._special_token("eos_token"),
+        )
+
+    def close(self) -> None:
+        for file in set(self._files.values()):
+            file.close()
+
+    def _special_token(self, name: str) -> str | None:
+        token = self._tokenizer_config.get(name)
+        if isinstance(token, dict):
+            token = token.get("content")
+        if token is not None and not isinstance(token, str):
+            raise CheckpointError(
+                f"{self.path / 'tokenizer_config.json'}: {name} is {token!r}", expected="a text"
+            )
+        return token
+
+
+def _read_if_there(path: Path) -> dict[str, object]:
+    return read_json_object(path) if path.is_file() else {}
+
+
+def _read_config(folder: Path) -> dict[str, object]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no config.json",
+            expected="a model folder as on the Hugging Face hub: config.json, tokenizer.json and safetensors",
+            remedy=_other_files(folder),
+        )
+    config = read_json_object(path)
+    quantization = config.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        raise UnsupportedError(
+            f"{folder} holds weights quantised with {method!r} (quantization_config in config.json)",
+            expected="dense weights, or a GGUF file",
+            remedy="Use the original model or a GGUF of it",
+        )
+    generation = _read_if_there(folder / "generation_config.json")
+    merged: list[object] = []
+    for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        merged += [item for item in ids if item not in merged]
+    return config | {"eos_token_id": merged}
+
+
+def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return read_text(file)
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'}: the chat template is {type(template).__name__}",
+            expected="a text, or a list of {name, template}",
+        )
+    return template
+
+
+def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
+    """The file that holds each tensor, by the tensor's name."""
+    if (folder / _WEIGHTS).is_file():
+        file = SafetensorsFile(folder / _WEIGHTS)
+        return dict.fromkeys(file.tensors, file)
+    if (folder / _INDEX).is_file():
+        return _open_shards(folder)
+    raise CheckpointError(
+        f"{folder} has no weights in safetensors format",
+        expected=f"{_WEIGHTS} or {_INDEX}",
+        remedy=_other_files(folder),
+    )
+
+
+def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
+    index = folder / _INDEX
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map", expected="tensor names with their files")
+    names = sorted({str(name) for name in weight_map.values()})
+    strange = [name for name in names if Path(name).name != name or name in ("", ".", "..")]
+    if strange:
+        raise CheckpointError(f"{index} names the file {strange[0]!r}", expected="a file of the same folder")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing[:5])}",
+            remedy="Finish the download",
+        )
+    files: dict[str, SafetensorsFile] = {}
+    try:
+        for name in names:
+            files[name] = SafetensorsFile(folder / name)
+        for tensor, name in weight_map.items():
+            if tensor not in files[name].tensors:
+                raise CheckpointError(f"{index} says that {tensor} is in {name}, but it is not")
+    except BaseException:
+        for file in files.values():
+            file.close()
+        raise
+    return {tensor: files[name] for tensor, name in weight_map.items()}
+
+
+def _other_files(folder: Path) -> str:
+    """What to do with a folder that has other model files than ours."""
+    names = sorted(entry.name for entry in folder.iterdir())
+    gguf = [name for name in names if name.endswith(".gguf")]
+    if gguf:
+        return f"Give the GGUF file itself, {folder / gguf[0]} for instance"
+    if any(name.endswith(PICKLE_SUFFIXES) for name in names):
+        return PICKLE_REMEDY
+    return f"The folder has {', '.join(names[:8])}" if names else "The folder is empty"

@@ -1,0 +1,1 @@
+"""The `pascaline` command: one file a verb."""

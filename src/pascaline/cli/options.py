@@ -1,0 +1,35 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where to run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name)"
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a usable NVIDIA card, else the CPU")]
+MaxModelLenOption = Annotated[
+    int | None, typer.Option(min=2, help="longest context in tokens [default: the model's, or what fits]")
+]
+GpuMemoryUtilizationOption = Annotated[
+    float, typer.Option(min=0.01, max=1.0, help="share of the memory to plan with")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time")]
+TopPOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="sample from the likeliest tokens up to this")
+]
+SeedOption = Annotated[int | None, typer.Option(help="makes sampling repeatable")]
+MaxTokensOption = Annotated[int | None, typer.Option(min=1, help="most tokens to generate")]

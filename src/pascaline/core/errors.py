@@ -1,0 +1,63 @@
+"""Every error that a user can meet.
+
+    PascalineError
+    ├── ConfigError         a setting, flag or request field is wrong
+    ├── CheckpointError     a model's files are missing, damaged or contradict each other
+    ├── UnsupportedError    the thing is well-formed, but we do not do it
+    ├── ShapeError          tensors or axes do not fit together
+    ├── OutOfMemoryError    it does not fit; says what would
+    └── EngineError         the engine process failed or went away
+
+Each says what was seen, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class PascalineError(Exception):
+    """Base of all errors that are shown to users as one message, without a traceback.
+
+    Parameters
+    ----------
+    seen : what was found, naming the thing (a full sentence without its full stop).
+    expected : what would have been right; left out when `seen` already says it.
+    remedy : what the user can do about it; a command where there is one.
+    """
+
+    def __init__(self, seen: str, *, expected: str = "", remedy: str = "") -> None:
+        self.seen = seen
+        self.expected = expected
+        self.remedy = remedy
+        super().__init__(seen)
+
+    def __str__(self) -> str:
+        message = self.seen
+        if self.expected:
+            message += f" (expected {self.expected})"
+        if self.remedy:
+            message += f". {self.remedy}"
+        return message
+
+
+class ConfigError(PascalineError):
+    """A setting, flag or request field is wrong."""
+
+
+class CheckpointError(PascalineError):
+    """A model's files are missing, damaged or contradict each other."""
+
+
+class UnsupportedError(PascalineError):
+    """Well-formed, but not something this version does."""
+
+
+class ShapeError(PascalineError):
+    """Tensors or axes do not fit together."""
+
+
+class OutOfMemoryError(PascalineError):
+    """It does not fit in memory; the message says what would."""
+
+
+class EngineError(PascalineError):
+    """The engine process failed or went away."""

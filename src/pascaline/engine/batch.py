@@ -1,0 +1,79 @@
+"""From the scheduler's chunks to the tensors of a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pascaline.engine.sequence import Chunk, Sequence
+from pascaline.kv.cache import PAGE_SIZE
+from pascaline.kv.step_batch import StepBatch
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """Row `row` of the logits predicts the sequence's prompt token at `position`."""
+
+    sequence: Sequence
+    row: int
+    position: int
+
+
+@dataclass(frozen=True)
+class PreparedStep:
+    """A step's tensors, and what each of its rows of logits is for.
+
+    `sampled[i]` gets its next token from row `sampled_rows[i]`.
+    """
+
+    batch: StepBatch
+    sampled: list[Sequence]
+    sampled_rows: list[int]
+    prompt_rows: list[PromptRow]
+
+
+def prepare(chunks: list[Chunk], device: torch.device) -> PreparedStep:
+    """Lay the chunks' tokens one after the other."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    query_start = [0]
+    logit_rows: list[int] = []
+    sampled: list[Sequence] = []
+    sampled_rows: list[int] = []
+    prompt_rows: list[PromptRow] = []
+    width = max(len(chunk.sequence.pages) for chunk in chunks)
+    for chunk in chunks:
+        sequence = chunk.sequence
+        first_row = len(token_ids)
+        token_ids += sequence.tokens[chunk.start : chunk.stop]
+        positions += range(chunk.start, chunk.stop)
+        slots += [
+            sequence.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
+            for position in range(chunk.start, chunk.stop)
+        ]
+        query_start.append(len(token_ids))
+        if sequence.wants_prompt_logprobs:
+            for position in range(chunk.start + 1, min(chunk.stop, sequence.prompt_length - 1) + 1):
+                prompt_rows.append(PromptRow(sequence, len(logit_rows), position))
+                logit_rows.append(first_row + position - 1 - chunk.start)
+        if chunk.samples:
+            sampled.append(sequence)
+            sampled_rows.append(len(logit_rows))
+            logit_rows.append(len(token_ids) - 1)
+
+    def integers(values: list[int], dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor(values, dtype=dtype, device=device)
+
+    page_table = [chunk.sequence.pages + [0] * (width - len(chunk.sequence.pages)) for chunk in chunks]
+    batch = StepBatch(
+        token_ids=integers(token_ids, torch.int64),
+        positions=integers(positions, torch.int64),
+        slots=integers(slots, torch.int64),
+        page_table=torch.tensor(page_table, dtype=torch.int32, device=device),
+        query_start=integers(query_start, torch.int32),
+        context_lengths=integers([chunk.stop for chunk in chunks], torch.int32),
+        logit_rows=integers(logit_rows, torch.int64),
+    )
+    return PreparedStep(batch, sampled, sampled_rows, prompt_rows)

@@ -1,0 +1,47 @@
+"""What an engine is started with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pascaline.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of an engine; None means that the planner settles it.
+
+    Parameters
+    ----------
+    model_path : file or folder of the checkpoint, on this machine.
+    device : "auto" takes a CUDA device that torch can use, else the CPU.
+    max_model_len : longest context in tokens, prompt and output together.
+    gpu_memory_utilization : share of the device's memory (on the CPU: of the memory available at
+        the start) that the engine may plan with.
+    max_batch_tokens : most new tokens in one step; longer prompts are computed in chunks.
+    max_sequences : most sequences in one step.
+    pages : size of the KV page pool, instead of what memory allows.
+    """
+
+    model_path: str
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    max_model_len: int | None = None
+    gpu_memory_utilization: float = 0.9
+    max_batch_tokens: int = 512
+    max_sequences: int = 64
+    pages: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_model_len is not None and self.max_model_len < 2:
+            raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
+        if not 0.0 < self.gpu_memory_utilization <= 1.0:
+            raise ConfigError(
+                f"gpu_memory_utilization is {self.gpu_memory_utilization}",
+                expected="above 0 and at most 1",
+            )
+        if self.max_sequences < 1 or self.max_batch_tokens < self.max_sequences:
+            raise ConfigError(
+                f"max_batch_tokens is {self.max_batch_tokens} with max_sequences {self.max_sequences}",
+                expected="room for one token of every sequence",
+            )

@@ -1,0 +1,140 @@
+"""Which sequences compute which tokens in the next step; who waits; who is sent back to wait.
+
+Every step has room for `max_batch_tokens` new tokens. Sequences that decode come first (one token
+each), then prompts under way, then new arrivals, in order of arrival; a prompt takes what room is
+left and goes on in the next step. When pages run out, the latest arrival gives its pages back and
+is computed again later (its prefix often still lies in the tree).
+"""
+
+from __future__ import annotations
+
+import bisect
+
+from pascaline.engine.sequence import Chunk, Sequence
+from pascaline.kv.cache import PAGE_SIZE
+from pascaline.kv.page_pool import PagePool
+from pascaline.kv.prefix_tree import PrefixTree
+
+
+def pages_for(tokens: int) -> int:
+    return -(-tokens // PAGE_SIZE)
+
+
+class Scheduler:
+    """Owns the waiting and running sequences and their pages. Single-threaded."""
+
+    EVICT_SHARE = 32
+    """When pages are needed, at least total / 32 are evicted at once: walking the tree costs."""
+
+    def __init__(self, pages: int, max_batch_tokens: int, max_sequences: int) -> None:
+        self.pool = PagePool(pages)
+        self.prefixes = PrefixTree(self.pool, PAGE_SIZE)
+        self.waiting: list[Sequence] = []
+        self.running: list[Sequence] = []
+        self.preemptions = 0
+        self._max_batch_tokens = max_batch_tokens
+        self._max_sequences = max_sequences
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        bisect.insort(self.waiting, sequence, key=lambda item: item.order)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Drop a sequence, finished or not; its pages are free or remembered from now on."""
+        sequence.finished = True
+        if sequence in self.running:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        self._give_back(sequence)
+
+    def schedule(self) -> list[Chunk]:
+        """The next step's chunks; pages for them are allocated. Empty when there is no work."""
+        chunks: dict[Sequence, Chunk] = {}
+        room = self._max_batch_tokens
+        preempted = False
+        for sequence in sorted(self.running, key=lambda item: (item.uncomputed > 1, item.order)):
+            if sequence not in self.running:
+                continue
+            count = min(sequence.uncomputed, room)
+            while count and not self._extend(sequence, sequence.computed + count):
+                victim = self.running[-1]
+                dropped = chunks.pop(victim, None)
+                room += dropped.count if dropped else 0
+                self._preempt(victim)
+                preempted = True
+                if victim is sequence:
+                    count = 0
+            if count:
+                chunks[sequence] = Chunk(sequence, sequence.computed, count)
+                room -= count
+        if not preempted:
+            self._admit(chunks, room)
+        return list(chunks.values())
+
+    def commit(self, chunks: list[Chunk]) -> None:
+        """The chunks have been computed; prompts that are complete are remembered for others."""
+        for chunk in chunks:
+            sequence = chunk.sequence
+            was_complete = sequence.prompt_computed
+            sequence.computed = chunk.stop
+            if sequence.prompt_computed and not was_complete:
+                self._remember(sequence)
+
+    def _admit(self, chunks: dict[Sequence, Chunk], room: int) -> None:
+        for sequence in list(self.waiting):
+            if not room or len(self.running) >= self._max_sequences:
+                return
+            leader = sequence.leader
+            if leader is not None and not leader.finished and not leader.prompt_computed:
+                continue
+            if not self._start(sequence):
+                return
+            self.waiting.remove(sequence)
+            bisect.insort(self.running, sequence, key=lambda item: item.order)
+            count = min(sequence.uncomputed, room)
+            chunks[sequence] = Chunk(sequence, sequence.computed, count)
+            room -= count
+
+    def _start(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence pages for all of its tokens, remembered ones first."""
+        # The last token is always computed: its logits choose the next one. Prompt log-probabilities
+        # need the logits of every prompt token.
+        limit = 0 if sequence.wants_prompt_logprobs else len(sequence.tokens) - 1
+        sequence.pages = self.prefixes.match(sequence.tokens, limit)
+        sequence.computed = len(sequence.pages) * PAGE_SIZE
+        if not self._extend(sequence, len(sequence.tokens)):
+            self._give_back(sequence)
+            return False
+        if not sequence.prompt_reported:
+            sequence.cached_tokens = sequence.computed
+        return True
+
+    def _extend(self, sequence: Sequence, tokens: int) -> bool:
+        """Make the sequence's pages hold `tokens` tokens; False when there are not enough."""
+        needed = pages_for(tokens) - len(sequence.pages)
+        if needed <= 0:
+            return True
+        missing = needed - self.pool.free
+        if missing > 0:
+            self.prefixes.evict(max(missing, self.pool.total // self.EVICT_SHARE))
+        if needed > self.pool.free:
+            return False
+        sequence.pages += self.pool.allocate(needed)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.preemptions += 1
+        self.running.remove(sequence)
+        self._give_back(sequence)
+        self.add(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        self._remember(sequence)
+        for page in sequence.pages:
+            self.pool.release(page)
+        sequence.pages = []
+        sequence.computed = 0
+
+    def _remember(self, sequence: Sequence) -> None:
+        self.prefixes.insert(sequence.tokens[: sequence.computed], sequence.pages)

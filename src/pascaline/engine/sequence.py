@@ -1,0 +1,74 @@
+"""One continuation of one request, on its way through the engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pascaline.engine.messages import PromptLogprob
+from pascaline.engine.sampling_params import SamplingParams
+
+
+@dataclass(eq=False)
+class Sequence:
+    """State of a sequence. The scheduler owns `computed` and `pages`.
+
+    `tokens` are prompt and output together; the first `computed` of them have their keys and
+    values in `pages`. `order` is the order of arrival: lower goes first and is preempted last.
+    `leader` is the sibling (of n) whose prompt this one waits for, to share its pages.
+    """
+
+    request_id: int
+    index: int
+    order: int
+    params: SamplingParams
+    seed: int
+    tokens: list[int]
+    prompt_length: int
+    leader: Sequence | None = None
+    computed: int = 0
+    pages: list[int] = field(default_factory=list)
+    cached_tokens: int = 0
+    prompt_reported: bool = False
+    finished: bool = False
+    prompt_logprobs: list[PromptLogprob] = field(default_factory=list)
+    output_counts: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def output_length(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    @property
+    def uncomputed(self) -> int:
+        return len(self.tokens) - self.computed
+
+    @property
+    def prompt_computed(self) -> bool:
+        return self.computed >= self.prompt_length
+
+    @property
+    def wants_prompt_logprobs(self) -> bool:
+        return self.params.prompt_logprobs is not None and self.index == 0 and not self.prompt_reported
+
+    def append(self, token_id: int) -> None:
+        """A sampled token."""
+        self.tokens.append(token_id)
+        self.output_counts[token_id] += 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A sequence's part in a step: tokens `start` … `start + count` are computed."""
+
+    sequence: Sequence
+    start: int
+    count: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count
+
+    @property
+    def samples(self) -> bool:
+        """Whether the chunk reaches the end of the sequence, so that a new token follows."""
+        return self.stop == len(self.sequence.tokens)

@@ -1,0 +1,115 @@
+"""Start-up: checkpoint -> model on meta -> memory divided -> weights -> pages."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pascaline.checkpoint.hf_config import parse_model_config
+from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.core.errors import ConfigError
+from pascaline.core.progress import ProgressCallback
+from pascaline.engine.engine_config import EngineConfig
+from pascaline.engine.loader import check_tensors, file_name, load_rope_factors, load_weights
+from pascaline.engine.messages import Ready
+from pascaline.engine.runner import EagerRunner
+from pascaline.formats import format_of
+from pascaline.kernels import KERNELS, Chip, Launcher, Policy
+from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
+from pascaline.models import build
+from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
+
+KEY_VALUE_DTYPE = torch.float32
+
+
+@dataclass(frozen=True)
+class StartedModel:
+    """What start-up leaves behind."""
+
+    model_config: ModelConfig
+    device: torch.device
+    plan: MemoryPlan
+    runner: EagerRunner
+    ready: Ready
+
+
+def settle_device(wanted: str) -> torch.device:
+    """The device that "auto" means, or the one asked for.
+
+    Raises
+    ------
+    ConfigError : CUDA was asked for and torch cannot use it here.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted == "auto":
+        return torch.device("cpu")
+    built = torch.version.cuda
+    raise ConfigError(
+        "--device cuda: torch finds no usable CUDA device",
+        expected="an NVIDIA card with its driver, and a torch built for CUDA"
+        + (f" (this torch is built for CUDA {built})" if built else " (this torch is a CPU build)"),
+        remedy="nvidia-smi shows whether the driver sees a card; `make setup` picks a torch for it",
+    )
+
+
+def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
+    """Open, plan, load and allocate.
+
+    Raises
+    ------
+    PascalineError : with the reason, before anything large is allocated where possible.
+    """
+    began = time.monotonic()
+    device = settle_device(config.device)
+    checkpoint = open_checkpoint(Path(config.model_path))
+    try:
+        model_config = parse_model_config(checkpoint.hf_config)
+        launcher = Launcher(Policy(Chip(device), KERNELS))
+        model = build(model_config, launcher)
+        check_tensors(model, checkpoint)
+        weights_bytes = 0
+        for slot in model.weight_slots():
+            name = file_name(checkpoint, slot)
+            rows = slot.shape[0] if len(slot.shape) == 2 else 1
+            weights_bytes += rows * format_of(checkpoint, name).bytes_per_row(slot.shape[-1])
+        plan = divide(
+            model_config,
+            MemoryRequest(
+                device=device,
+                available_bytes=available_bytes(device),
+                utilization=config.gpu_memory_utilization,
+                weights_bytes=weights_bytes,
+                max_batch_tokens=config.max_batch_tokens,
+                max_sequences=config.max_sequences,
+                max_model_len=config.max_model_len,
+                pages=config.pages,
+                key_value_dtype=KEY_VALUE_DTYPE,
+            ),
+        )
+        model.rotary.build(plan.max_model_len, load_rope_factors(checkpoint, model_config.head_dim // 2))
+        resident = load_weights(model, checkpoint, device, report)
+    finally:
+        checkpoint.close()
+    cache = KeyValueCache(model_config, plan.pages, KEY_VALUE_DTYPE, device)
+    ready = Ready(
+        device=str(device),
+        max_model_len=plan.max_model_len,
+        vocab_size=model_config.vocab_size,
+        eos_token_ids=list(model_config.eos_token_ids),
+        page_size=PAGE_SIZE,
+        pages=plan.pages,
+        max_sequences=config.max_sequences,
+        max_batch_tokens=config.max_batch_tokens,
+        weights_bytes=resident,
+        kv_bytes=cache.bytes,
+        load_s=time.monotonic() - began,
+        notes=list(plan.notes),
+    )
+    return StartedModel(model_config, device, plan, EagerRunner(model, cache), ready)

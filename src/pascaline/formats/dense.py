@@ -1,0 +1,25 @@
+"""F32, F16 and BF16: kept as stored.
+
+Source: IEEE 754 binary32 and binary16; bfloat16 is the upper half of binary32. The same three in
+GGUF (little-endian) and safetensors.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.formats.format import Format
+from pascaline.weights import Dense
+
+
+def _dense(type_name: str, dtype: torch.dtype) -> Format:
+    def load(data: memoryview, shape: tuple[int, ...]) -> Dense:
+        # bytearray: one copy, out of the mapped file into memory that the tensor keeps alive.
+        return Dense(torch.frombuffer(bytearray(data), dtype=dtype).reshape(shape))
+
+    return Format(type_name, load, lambda columns: columns * dtype.itemsize)
+
+
+F32 = _dense("F32", torch.float32)
+F16 = _dense("F16", torch.float16)
+BF16 = _dense("BF16", torch.bfloat16)

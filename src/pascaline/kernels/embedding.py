@@ -1,0 +1,60 @@
+"""embedding: y[t] = table[token_ids[t]], with the table in any packing."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.weights import Dense, Packed, Weight
+
+
+def reference(token_ids: torch.Tensor, table: Weight) -> torch.Tensor:
+    rows, columns = table.shape
+    dense = torch.empty(rows, columns, dtype=torch.float32)
+    table.dequantise(0, rows, dense)
+    return dense[token_ids]
+
+
+def launch(token_ids: torch.Tensor, table: Weight, *, out: torch.Tensor, workspace: Workspace) -> None:
+    table.gather(token_ids, out)
+
+
+def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
+    tokens, vocabulary, width = (case.axes[axis] for axis in "TVC")
+    token_ids = torch.randint(0, vocabulary, (tokens,), generator=generator)
+    if case.name == "packed":
+        codes = torch.randint(0, 256, (vocabulary, width), generator=generator, dtype=torch.uint8)
+        scales = torch.rand(vocabulary, width // 32, generator=generator).half()
+        return token_ids, Packed((vocabulary, width), 8, 32, 128, codes, scales, None)
+    return token_ids, Dense(torch.randn(vocabulary, width, generator=generator).half())
+
+
+OP = Op(
+    name="embedding",
+    axes={"T": "tokens", "V": "vocabulary", "C": "hidden size"},
+    inputs={"token_ids": Operand(("T",), torch.int64), "table": Operand(("V", "C"), dtype=None)},
+    output=Operand(("T", "C")),
+    reference=reference,
+    flop=lambda _: {},
+    cases=(
+        Case("packed", {"T": 9, "V": 300, "C": 64}),
+        Case("fp16", {"T": 1, "V": 17, "C": 48}),
+    ),
+    make_inputs=make_inputs,
+    tolerance=Tolerance(
+        bound=lambda token_ids, table: FP32_ROUNDING * reference(token_ids, table).double().abs(),
+        derivation="a dequantised element is rounded once",
+    ),
+    source="table look-up",
+)
+
+KERNEL = Kernel(
+    name="torch.embedding",
+    ops=("embedding",),
+    backend="torch",
+    arithmetic="fp32",
+    requires=any_chip,
+    bytes_moved=lambda sizes: 4 * sizes["T"] * sizes["C"],
+    launch=launch,
+)

@@ -1,0 +1,72 @@
+"""`Kernel`: how an Op is computed on one backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from pascaline.kernels.op import Axes
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a kernel may ask of the place it runs on."""
+
+    device: torch.device
+
+    @property
+    def kind(self) -> str:
+        return self.device.type
+
+
+@dataclass
+class Workspace:
+    """Scratch memory that outlives a launch, so that kernels do not pay for fresh pages.
+
+    One per engine; its buffers are shared by all launches, which run one after the other.
+    """
+
+    device: torch.device
+    _buffers: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+
+    def scratch(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised flat tensor of at least one element; valid until the next call."""
+        buffer = self._buffers.get(dtype)
+        if buffer is None or buffer.numel() < elements:
+            buffer = torch.empty(max(elements, 1), dtype=dtype, device=self.device)
+            self._buffers[dtype] = buffer
+        return buffer[:elements]
+
+
+Launch = Callable[..., None]
+"""`launch(*inputs, out=…, workspace=…, **parameters)` reads its operands and writes all of `out`."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How one or several Ops (a fusion) are computed.
+
+    Parameters
+    ----------
+    ops : names of the Ops that one launch covers, in order.
+    requires : None when the chip will do, else the reason why not.
+    bytes_moved : bytes that have to cross the memory bus for given axes, weights not counted
+        (a `Weight` knows its own bytes).
+    arithmetic : the type that the multiplications run in, a key of `Op.flop`.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    backend: Literal["torch"]
+    arithmetic: str
+    requires: Callable[[Chip], str | None]
+    bytes_moved: Callable[[Axes], int]
+    launch: Launch
+
+
+def any_chip(_: Chip) -> str | None:
+    """`requires` of kernels that run everywhere."""
+    return None

@@ -1,0 +1,65 @@
+"""The one place that every launch of a step goes through."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from pascaline.kernels.kernel import Chip, Kernel, Workspace
+from pascaline.kernels.op import Op, Shaped
+from pascaline.kernels.policy import Decision, Policy
+
+ShapeKey = tuple[object, ...]
+
+
+class Launcher:
+    """Binds shapes, asks the policy once per shape, allocates the output and launches.
+
+    Layers call it with the path of their module, so that whatever watches or records a step
+    knows which module each launch belongs to. Not thread-safe: an engine has one.
+    """
+
+    MAX_PREPARED = 65536
+    """Distinct shapes remembered; beyond it the table starts anew (a bound on memory)."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._workspace = Workspace(policy.chip.device)
+        self._prepared: dict[ShapeKey, tuple[Kernel, tuple[int, ...]]] = {}
+        self.decisions: dict[tuple[str, str], Decision] = {}
+        """By (module path, op name): the latest decision taken there."""
+
+    @property
+    def device(self) -> torch.device:
+        return self._policy.chip.device
+
+    @property
+    def chip(self) -> Chip:
+        return self._policy.chip
+
+    def __call__(self, op: Op, path: str, *inputs: Shaped | None, **parameters: float) -> torch.Tensor:
+        """Compute `op` for the module at `path`; returns its output."""
+        key = (op.name, path, *(None if value is None else value.shape for value in inputs))
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepare(key, op, path, inputs)
+        kernel, shape = prepared
+        if op.in_place is None:
+            out = torch.empty(shape, dtype=cast(torch.dtype, op.output.dtype), device=self.device)
+        else:
+            out = cast(torch.Tensor, inputs[list(op.inputs).index(op.in_place)])
+        kernel.launch(*inputs, out=out, workspace=self._workspace, **parameters)
+        return out
+
+    def _prepare(
+        self, key: ShapeKey, op: Op, path: str, inputs: tuple[Shaped | None, ...]
+    ) -> tuple[Kernel, tuple[int, ...]]:
+        sizes = op.bind(inputs)
+        decision = self._policy.decide(op, sizes)
+        self.decisions[path, op.name] = decision
+        if len(self._prepared) >= self.MAX_PREPARED:
+            self._prepared.clear()
+        prepared = (decision.kernel, op.output_shape(sizes))
+        self._prepared[key] = prepared
+        return prepared

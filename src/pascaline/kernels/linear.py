@@ -1,0 +1,104 @@
+"""linear: y[m, n] = Σₖ x[m, k] · w[n, k] + bias[n], with w in any packing."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.weights import Dense, Packed, Weight
+
+SCRATCH_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Weights dequantised at a time: on the CPU 1 MiB of fp32, which stays in a core's L2 cache;
+on a GPU enough rows to fill it."""
+
+
+def _dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
+    rows, columns = weight.shape
+    dense = torch.empty(rows, columns, dtype=torch.float32)
+    weight.dequantise(0, rows, dense)
+    return dense.to(dtype)
+
+
+def reference(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
+    y = x @ _dense(weight, x.dtype).T
+    return y if bias is None else y + bias.to(x.dtype)
+
+
+def _magnitude(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
+    """Σ|x·w| + |bias|: what the rounding errors are proportional to."""
+    total = x.abs() @ _dense(weight, x.dtype).abs().T
+    return total if bias is None else total + bias.to(x.dtype).abs()
+
+
+def launch(
+    x: torch.Tensor,
+    weight: Weight,
+    bias: torch.Tensor | None,
+    *,
+    out: torch.Tensor,
+    workspace: Workspace,
+) -> None:
+    rows, columns = weight.shape
+    if isinstance(weight, Dense) and weight.tensor.dtype == x.dtype:
+        torch.mm(x, weight.tensor.T, out=out)
+    else:
+        at_once = max(1, SCRATCH_ELEMENTS[x.device.type] // columns)
+        for start in range(0, rows, at_once):
+            stop = min(start + at_once, rows)
+            tile = workspace.scratch((stop - start) * columns, x.dtype).view(stop - start, columns)
+            weight.dequantise(start, stop, tile)
+            torch.mm(x, tile.T, out=out[:, start:stop])
+    if bias is not None:
+        out.add_(bias)
+
+
+def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
+    m, n, k = (case.axes[axis] for axis in "MNK")
+    x = torch.randn(m, k, generator=generator)
+    bias = torch.randn(n, generator=generator)
+    if case.name.startswith("packed"):
+        codes = torch.randint(0, 256, (n, k // 2), generator=generator, dtype=torch.uint8)
+        scales = (torch.rand(n, k // 32, generator=generator) * 0.1).half()
+        offsets = torch.rand(n, k // 32, generator=generator).half()
+        return x, Packed((n, k), 4, 32, 0, codes, scales, offsets), bias
+    dtype = torch.bfloat16 if case.name.startswith("bf16") else torch.float32
+    return x, Dense(torch.randn(n, k, generator=generator).to(dtype)), None
+
+
+OP = Op(
+    name="linear",
+    axes={"M": "rows of the input (tokens)", "K": "input features", "N": "output features"},
+    inputs={
+        "x": Operand(("M", "K")),
+        "weight": Operand(("N", "K"), dtype=None),
+        "bias": Operand(("N",), optional=True),
+    },
+    output=Operand(("M", "N")),
+    reference=reference,
+    flop=lambda sizes: {"fp32": 2.0 * sizes["M"] * sizes["N"] * sizes["K"]},
+    cases=(
+        Case("packed one row", {"M": 1, "N": 192, "K": 576}),
+        Case("packed several tiles", {"M": 5, "N": 1000, "K": 1536}),
+        Case("bf16", {"M": 3, "N": 65, "K": 64}),
+        Case("fp32", {"M": 17, "N": 33, "K": 100}),
+        Case("fp32 no rows", {"M": 0, "N": 33, "K": 100}),
+    ),
+    make_inputs=make_inputs,
+    tolerance=Tolerance(
+        bound=lambda x, weight, bias: FP32_ROUNDING * ((x.shape[1] + 2) * _magnitude(x, weight, bias)),
+        derivation="K products and K − 1 sums in fp32, in any order, err by at most K · u · Σ|x·w| "
+        "(Higham 2002, section 3.1); one more rounding for the dequantised weight, one for the bias",
+    ),
+    source="Vaswani et al. 2017, the projections",
+)
+
+KERNEL = Kernel(
+    name="torch.linear",
+    ops=("linear",),
+    backend="torch",
+    arithmetic="fp32",
+    requires=any_chip,
+    bytes_moved=lambda sizes: 4 * sizes["M"] * (sizes["K"] + sizes["N"]),
+    launch=launch,
+)

@@ -1,0 +1,68 @@
+"""rms_norm: y = x / √(mean(x²) + epsilon) · gain, over the last axis."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.weights import Dense
+
+
+def reference(x: torch.Tensor, gain: Dense, *, epsilon: float) -> torch.Tensor:
+    mean_square = x.square().mean(-1, keepdim=True)
+    return x * torch.rsqrt(mean_square + epsilon) * gain.tensor.to(x.dtype)
+
+
+def launch(
+    x: torch.Tensor,
+    gain: Dense,
+    *,
+    out: torch.Tensor,
+    workspace: Workspace,
+    epsilon: float,
+) -> None:
+    inverse = x.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    torch.mul(x, inverse, out=out)
+    out.mul_(gain.tensor)
+
+
+def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
+    tokens, width = case.axes["T"], case.axes["C"]
+    scale = 10.0 ** case.axes["T"]
+    x = torch.randn(tokens, width, generator=generator) * scale
+    return x, Dense(torch.randn(width, generator=generator))
+
+
+OP = Op(
+    name="rms_norm",
+    axes={"T": "tokens", "C": "hidden size"},
+    inputs={"x": Operand(("T", "C")), "gain": Operand(("C",), dtype=None)},
+    output=Operand(("T", "C")),
+    reference=reference,
+    flop=lambda sizes: {"fp32": 4.0 * sizes["T"] * sizes["C"]},
+    cases=(
+        Case("one row", {"T": 1, "C": 576}, {"epsilon": 1e-5}),
+        Case("large values", {"T": 5, "C": 100}, {"epsilon": 1e-6}),
+        Case("large epsilon", {"T": 2, "C": 64}, {"epsilon": 1.0}),
+    ),
+    make_inputs=make_inputs,
+    tolerance=Tolerance(
+        bound=lambda x, gain, *, epsilon: (
+            FP32_ROUNDING * (x.shape[1] / 2 + 6) * reference(x, gain, epsilon=epsilon).abs()
+        ),
+        derivation="the sum of C squares errs by at most C · u relatively, halved by the root; "
+        "rsqrt and four further operations add at most 6 · u",
+    ),
+    source="Zhang and Sennrich 2019, arXiv:1910.07467, equation 4",
+)
+
+KERNEL = Kernel(
+    name="torch.rms_norm",
+    ops=("rms_norm",),
+    backend="torch",
+    arithmetic="fp32",
+    requires=any_chip,
+    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["C"] + 4 * sizes["C"],
+    launch=launch,
+)

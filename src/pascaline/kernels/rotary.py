@@ -1,0 +1,92 @@
+"""rotary: position embedding by rotation of the halves of each head.
+
+With x = (a, b) the two halves of a head and c, s the cosine and sine of its position:
+y = (a · c − b · s, b · c + a · s).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+
+
+def reference(
+    x: torch.Tensor, positions: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor
+) -> torch.Tensor:
+    c = cosine[positions].to(x.dtype)[:, None]
+    s = sine[positions].to(x.dtype)[:, None]
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * c - b * s, b * c + a * s), dim=-1)
+
+
+def launch(
+    x: torch.Tensor,
+    positions: torch.Tensor,
+    cosine: torch.Tensor,
+    sine: torch.Tensor,
+    *,
+    out: torch.Tensor,
+    workspace: Workspace,
+) -> None:
+    c = cosine[positions][:, None]
+    s = sine[positions][:, None]
+    half = c.shape[-1]
+    a, b = x[..., :half], x[..., half:]
+    torch.mul(a, c, out=out[..., :half])
+    out[..., :half].addcmul_(b, s, value=-1)
+    torch.mul(b, c, out=out[..., half:])
+    out[..., half:].addcmul_(a, s)
+
+
+def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
+    tokens, heads, half, positions = (case.axes[axis] for axis in ("T", "H", "R", "P"))
+    angle = torch.rand(positions, half, generator=generator) * 6.2832
+    return (
+        torch.randn(tokens, heads, 2 * half, generator=generator),
+        torch.randint(0, positions, (tokens,), generator=generator),
+        angle.cos(),
+        angle.sin(),
+    )
+
+
+OP = Op(
+    name="rotary",
+    axes={
+        "T": "tokens",
+        "H": "heads",
+        "D": "head size, 2 · R",
+        "P": "positions in the table",
+        "R": "frequencies",
+    },
+    inputs={
+        "x": Operand(("T", "H", "D")),
+        "positions": Operand(("T",), torch.int64),
+        "cosine": Operand(("P", "R")),
+        "sine": Operand(("P", "R")),
+    },
+    output=Operand(("T", "H", "D")),
+    reference=reference,
+    flop=lambda sizes: {"fp32": 3.0 * sizes["T"] * sizes["H"] * sizes["D"]},
+    cases=(
+        Case("one token", {"T": 1, "H": 9, "D": 64, "R": 32, "P": 50}),
+        Case("several", {"T": 6, "H": 2, "D": 10, "R": 5, "P": 9}),
+    ),
+    make_inputs=make_inputs,
+    tolerance=Tolerance(
+        bound=lambda x, *_: FP32_ROUNDING * 3 * (x.abs() + x.abs().roll(x.shape[-1] // 2, -1)),
+        derivation="two products and a sum, each within u of |a| + |b|",
+    ),
+    source="Su et al. 2021, arXiv:2104.09864, in the half-split order of Hugging Face's checkpoints",
+)
+
+KERNEL = Kernel(
+    name="torch.rotary",
+    ops=("rotary",),
+    backend="torch",
+    arithmetic="fp32",
+    requires=any_chip,
+    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["H"] * sizes["D"] + 4 * sizes["T"] * sizes["D"],
+    launch=launch,
+)

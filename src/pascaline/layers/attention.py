@@ -1,0 +1,71 @@
+"""Self-attention over the paged cache, with grouped key/value heads."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.kernels import OPS, Launcher
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.step_batch import StepBatch
+from pascaline.layers.linear import Linear
+from pascaline.layers.module import Layer
+from pascaline.layers.rotary import RotaryEmbedding
+
+_STORE_ROWS = OPS["store_rows"]
+_PAGED_ATTENTION = OPS["paged_attention"]
+
+
+class Attention(Layer):
+    """`output_bias` is apart from `bias` because some families bias q, k and v only."""
+
+    def __init__(
+        self,
+        path: str,
+        launch: Launcher,
+        config: ModelConfig,
+        layer: int,
+        rotary: RotaryEmbedding,
+        *,
+        bias: bool,
+        output_bias: bool,
+    ) -> None:
+        super().__init__(path, launch)
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.scale = config.head_dim**-0.5
+        self.rotary = rotary
+        hidden = config.hidden_size
+        query_size = config.num_attention_heads * config.head_dim
+        key_size = config.num_key_value_heads * config.head_dim
+        self.q_proj = Linear(f"{path}.q_proj", launch, hidden, query_size, bias=bias)
+        self.k_proj = Linear(f"{path}.k_proj", launch, hidden, key_size, bias=bias)
+        self.v_proj = Linear(f"{path}.v_proj", launch, hidden, key_size, bias=bias)
+        self.o_proj = Linear(f"{path}.o_proj", launch, query_size, hidden, bias=output_bias)
+
+    def forward(self, x: torch.Tensor, batch: StepBatch, cache: KeyValueCache) -> torch.Tensor:
+        """(T, hidden_size) -> the same; stores the new tokens' keys and values in the cache."""
+        query = self._heads(self.q_proj(x))
+        key = self._heads(self.k_proj(x))
+        value = self._heads(self.v_proj(x))
+        query = self.rotary.rotate(self.path, query, batch.positions)
+        key = self.rotary.rotate(self.path, key, batch.positions)
+        keys, values = cache.keys[self.layer], cache.values[self.layer]
+        self.launch(_STORE_ROWS, self.path, key, batch.slots, keys.flatten(0, 1))
+        self.launch(_STORE_ROWS, self.path, value, batch.slots, values.flatten(0, 1))
+        attended = self.launch(
+            _PAGED_ATTENTION,
+            self.path,
+            query,
+            keys,
+            values,
+            batch.page_table,
+            batch.query_start,
+            batch.context_lengths,
+            scale=self.scale,
+        )
+        projected: torch.Tensor = self.o_proj(attended.flatten(1))
+        return projected
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.shape[0], -1, self.head_dim)

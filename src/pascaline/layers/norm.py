@@ -1,0 +1,21 @@
+"""RMS normalisation."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels import OPS, Launcher
+from pascaline.layers.module import Layer
+
+_RMS_NORM = OPS["rms_norm"]
+
+
+class RMSNorm(Layer):
+    def __init__(self, path: str, launch: Launcher, hidden_size: int, epsilon: float) -> None:
+        super().__init__(path, launch)
+        self.epsilon = epsilon
+        self.weight = self.declare("weight", hidden_size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(T, hidden_size) -> the same, fp32."""
+        return self.launch(_RMS_NORM, self.path, x, self.weight, epsilon=self.epsilon)

@@ -1,0 +1,1 @@
+"""Text in, text out: `LLM` in this process, `AsyncLLM` over an engine process."""

@@ -1,0 +1,79 @@
+"""A model's text side: its tokenizer and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.core.errors import ConfigError
+from pascaline.text.chat_template import ChatTemplate
+from pascaline.text.tokenizer import Tokenizer, load_tokenizer
+
+Prompt = str | list[int]
+
+
+@dataclass(frozen=True)
+class ModelText:
+    """Tokenizer and chat template of one model; needs no weights."""
+
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    model_name: str
+
+    @classmethod
+    def load(cls, path: Path) -> ModelText:
+        """Read them from a checkpoint.
+
+        Raises
+        ------
+        CheckpointError, UnsupportedError : the vocabulary is missing, damaged or of another kind.
+        """
+        checkpoint = open_checkpoint(path)
+        try:
+            source = checkpoint.tokenizer_source()
+            template = None
+            if checkpoint.chat_template is not None:
+                template = ChatTemplate(checkpoint.chat_template, source.bos_token, source.eos_token)
+        finally:
+            checkpoint.close()
+        return cls(load_tokenizer(source), template, path.name)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt; ids are passed through."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        return prompt
+
+    def encode_chat(self, messages: Sequence[Mapping[str, object]]) -> list[int]:
+        """Token ids of a conversation, up to where the model's answer begins.
+
+        Raises
+        ------
+        ConfigError : the model has no chat template, or the template refuses the messages.
+        """
+        if self.chat_template is None:
+            raise ConfigError(
+                f"{self.model_name} has no chat template",
+                remedy="Use plain completions, or add a chat template to the checkpoint",
+            )
+        # The template writes the special tokens itself.
+        return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
+
+
+def check_prompt(token_ids: list[int], max_model_len: int) -> None:
+    """Refuse a prompt that the engine could not run.
+
+    Raises
+    ------
+    ConfigError : it is empty, or leaves no room for an answer.
+    """
+    if not token_ids:
+        raise ConfigError("the prompt is empty", expected="at least one token")
+    if len(token_ids) >= max_model_len:
+        raise ConfigError(
+            f"the prompt has {len(token_ids)} tokens",
+            expected=f"fewer than the context of {max_model_len} tokens",
+            remedy="Shorten it, or raise --max-model-len where the model and the memory allow it",
+        )

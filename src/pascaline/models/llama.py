@@ -1,0 +1,53 @@
+"""Llama 2 and 3, SmolLM2 and others of model_type "llama".
+
+Source: Touvron et al. 2023, arXiv:2307.09288; config.json of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.models.decoder import DecoderStyle
+from pascaline.models.family import Family
+
+
+def gguf_row_order(config: ModelConfig, module: str) -> list[int] | None:
+    """GGUF stores q and k of this family with the two halves of each head interleaved.
+
+    Row 2i of a head in the file is row i in Hugging Face's order, row 2i + 1 is row i + D/2.
+    """
+    heads = {
+        "self_attn.q_proj": config.num_attention_heads,
+        "self_attn.k_proj": config.num_key_value_heads,
+    }.get(module)
+    if heads is None:
+        return None
+    size = config.head_dim
+    in_head = [*range(0, size, 2), *range(1, size, 2)]
+    return [head * size + row for head in range(heads) for row in in_head]
+
+
+FAMILY = Family(
+    model_type="llama",
+    style=lambda config: DecoderStyle(config.attention_bias, config.attention_bias),
+    gguf_row_order=gguf_row_order,
+    tiny=ModelConfig(
+        model_type="llama",
+        vocab_size=96,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        rope_scaling=None,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        attention_bias=False,
+        mlp_bias=False,
+        hidden_act="silu",
+        bos_token_id=1,
+        eos_token_ids=(2,),
+    ),
+)

@@ -1,0 +1,157 @@
+"""How memory is divided: weights, KV pages, activations, runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.core.errors import ConfigError, OutOfMemoryError
+from pascaline.core.units import format_bytes
+from pascaline.kernels.linear import SCRATCH_ELEMENTS
+from pascaline.kernels.paged_attention import GATHERED_TOKENS
+from pascaline.kv.cache import PAGE_SIZE, page_bytes
+
+RUNTIME_BYTES = {"cpu": 300 << 20, "cuda": 600 << 20}
+"""What torch itself takes: libraries and allocator on the CPU (measured: 240 MiB), context on CUDA."""
+
+MAX_CPU_CONTEXTS = 8
+"""On the CPU the pool is no larger than this many full contexts: memory is shared with others."""
+
+MIN_USEFUL_CONTEXT = 256
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The division, in bytes; `notes` say what was settled for the user and why."""
+
+    weights_bytes: int
+    activation_bytes: int
+    runtime_bytes: int
+    page_bytes: int
+    pages: int
+    max_model_len: int
+    notes: tuple[str, ...]
+
+    @property
+    def kv_bytes(self) -> int:
+        return self.pages * self.page_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.activation_bytes + self.runtime_bytes + self.kv_bytes
+
+
+@dataclass(frozen=True)
+class MemoryRequest:
+    """What the division starts from."""
+
+    device: torch.device
+    available_bytes: int
+    utilization: float
+    weights_bytes: int
+    max_batch_tokens: int
+    max_sequences: int
+    max_model_len: int | None
+    pages: int | None
+    key_value_dtype: torch.dtype
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can still be taken: of the card, or of the machine within its control group."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return min([int(psutil.virtual_memory().available), *_control_group_headroom()])
+
+
+def _control_group_headroom() -> Iterable[int]:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+    except OSError:
+        return
+    if limit != "max":
+        yield max(int(limit) - used, 0)
+
+
+def activation_bytes(config: ModelConfig, max_batch_tokens: int, max_sequences: int, device_kind: str) -> int:
+    """Largest sum of what a step holds at once, in fp32.
+
+    The residual stream and what attention and the feed-forward block make of it; the keys and
+    values laid out densely for a group of sequences and their scores; the logits, a copy of them
+    and sampling's fp64 rows; the tile of dequantised weights.
+    """
+    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
+    feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
+    tokens = 4 * max_batch_tokens * max(attention, feed_forward)
+    gathered = max(GATHERED_TOKENS, config.max_position_embeddings)
+    context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
+    rows = min(max_batch_tokens, max_sequences)
+    logits = rows * config.vocab_size * (4 + 4 + 5 * 8)
+    return tokens + context + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+
+
+def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
+    """Settle the context length and the number of pages.
+
+    Raises
+    ------
+    ConfigError : a context longer than the model's own.
+    OutOfMemoryError : the weights alone, or the context that was asked for, do not fit; says
+        what would.
+    """
+    kind = request.device.type
+    one_page = page_bytes(config, request.key_value_dtype)
+    activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, kind)
+    fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
+    budget = int(request.available_bytes * request.utilization) - fixed
+    if request.max_model_len is not None and request.max_model_len > config.max_position_embeddings:
+        raise ConfigError(
+            f"a context of {request.max_model_len} tokens was asked for",
+            expected=f"at most the {config.max_position_embeddings} that the model was trained for",
+        )
+    wanted = request.max_model_len or config.max_position_embeddings
+    affordable = max(budget, 0) // one_page if request.pages is None else request.pages
+    context = min(wanted, affordable * PAGE_SIZE)
+    where = "on the card" if kind == "cuda" else "in this machine's memory"
+    if context < min(wanted, MIN_USEFUL_CONTEXT):
+        needed = fixed + -(-min(wanted, MIN_USEFUL_CONTEXT) // PAGE_SIZE) * one_page
+        raise OutOfMemoryError(
+            f"the model does not fit {where}: weights {format_bytes(request.weights_bytes)}, "
+            f"activations {format_bytes(activations)}, runtime {format_bytes(RUNTIME_BYTES[kind])}, and "
+            f"{format_bytes(request.available_bytes)} are available, of which "
+            f"{request.utilization:.0%} may be used",
+            expected=f"at least {format_bytes(int(needed / request.utilization))} available",
+            remedy="Free memory, raise --gpu-memory-utilization, or take a smaller or more quantised model",
+        )
+    if request.max_model_len is not None and context < wanted:
+        raise OutOfMemoryError(
+            f"a context of {wanted} tokens needs {format_bytes(-(-wanted // PAGE_SIZE) * one_page)} of "
+            f"KV cache, and {format_bytes(affordable * one_page)} are left for it",
+            remedy=f"--max-model-len {context} fits",
+        )
+    notes = []
+    if context < wanted:
+        notes.append(f"the context is limited to {context} of {wanted} tokens by memory")
+    pages = affordable
+    if request.pages is None:
+        most = -(-context // PAGE_SIZE) * request.max_sequences
+        if kind == "cpu":
+            most = min(most, -(-context // PAGE_SIZE) * MAX_CPU_CONTEXTS)
+        pages = min(affordable, most)
+    return MemoryPlan(
+        request.weights_bytes,
+        activations,
+        RUNTIME_BYTES[kind],
+        one_page,
+        pages,
+        context,
+        tuple(notes),
+    )

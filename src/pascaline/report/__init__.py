@@ -1,0 +1,1 @@
+"""The record that every run leaves, and what reads it. Never imports torch."""

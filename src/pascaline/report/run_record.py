@@ -1,0 +1,137 @@
+"""`RunRecord`: one versioned JSON schema for everything that was predicted or measured.
+
+Plan writes what it predicts, benchmarks and profiles what they measured, importers what other
+tools recorded; whatever compares, diagnoses or draws reads only this. What is unknown is null.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from pascaline.core.errors import CheckpointError
+from pascaline.core.files import write_atomically
+
+SCHEMA = 1
+"""Raised when a reader of the old form could misunderstand the new one."""
+
+Kind = Literal["plan", "profile", "bench", "imported"]
+Phase = Literal["prefill", "decode"]
+BoundBy = Literal["compute", "memory", "latency"]
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all parts: immutable; a field that the schema does not know is an error."""
+
+
+class Gpu(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The card that ran. Clocks and power are measured during the run."""
+
+    name: str
+    compute_capability: str | None = None
+    memory_gib: float | None = None
+    driver: str | None = None
+    clock_mhz_measured: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+
+
+class Cpu(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The processor that ran."""
+
+    name: str
+    threads: int | None = None
+    instruction_sets: list[str] = []
+    read_gb_per_s_measured: float | None = None
+
+
+class Alternative(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A way that was not taken."""
+
+    choice: str
+    predicted_s: float | None = None
+
+
+class RecordedDecision(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the numerics policy chose for a row, and why."""
+
+    choice: str
+    reason: str
+    alternatives: list[Alternative] = []
+
+
+class RecordedKernel(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A kernel's launches within a row."""
+
+    name: str
+    calls: int
+    s: float | None = None
+
+
+class Row(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One op of one module (or a whole phase, with module "").
+
+    Times are totals over `calls`, in seconds; `bytes` and `flop_by_type` likewise. `bound_s` is
+    the time that this chip cannot beat, and `bound_by` what sets it.
+    """
+
+    module: str
+    op: str
+    phase: Phase | None = None
+    calls: int = 1
+    measured_s: float | None = None
+    predicted_s: float | None = None
+    bound_s: float | None = None
+    bound_by: BoundBy | None = None
+    flop_by_type: dict[str, float] = {}
+    bytes: int | None = None
+    kernels: list[RecordedKernel] = []
+    decision: RecordedDecision | None = None
+
+
+class RunRecord(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run. `tokens` is the prompt's length in prefill rows' units, `batch` the sequences."""
+
+    kind: Kind
+    created: str
+    schema: int = SCHEMA
+    software: dict[str, str] = {}
+    gpu: Gpu | None = None
+    cpu: Cpu | None = None
+    model: dict[str, object] = {}
+    tokens: int | None = None
+    batch: int | None = None
+    rows: list[Row] = []
+    notes: list[str] = []
+
+
+def to_json(record: RunRecord) -> bytes:
+    """The record as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2)
+
+
+def write_record(record: RunRecord, path: Path) -> None:
+    """Write the record's JSON: whole or not at all."""
+    write_atomically(path, to_json(record) + b"\n")
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and check a record.
+
+    Raises
+    ------
+    CheckpointError : the file is missing, no JSON, of another schema, or has wrong fields.
+    """
+    try:
+        data = path.read_bytes()
+        head = msgspec.json.decode(data)
+        schema = head.get("schema") if isinstance(head, dict) else None
+        if schema != SCHEMA:
+            raise CheckpointError(f"{path}: a record of schema {schema!r}", expected=f"schema {SCHEMA}")
+        return msgspec.json.decode(data, type=RunRecord)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not a run record: {error}") from None

@@ -1,0 +1,56 @@
+"""Errors as OpenAI's clients expect them: {"error": {message, type, param, code}}."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from pascaline.core.errors import EngineError, PascalineError
+from pascaline.server.schemas import ErrorType, error_body
+
+
+def model_not_found(name: str, served_name: str) -> JSONResponse:
+    message = f"the model {name!r} is not served here; {served_name!r} is"
+    return JSONResponse(error_body(message, "not_found_error", "model_not_found"), status_code=404)
+
+
+def pascaline_error_body(error: PascalineError) -> tuple[int, dict[str, object]]:
+    """HTTP status and body: the engine's failures are 503, all else is the client's to mend."""
+    if isinstance(error, EngineError):
+        return 503, error_body(str(error), "server_error")
+    return 400, error_body(str(error), "invalid_request_error")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application in OpenAI's form."""
+
+    async def on_pascaline_error(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, PascalineError):
+            raise error
+        status, body = pascaline_error_body(error)
+        return JSONResponse(body, status_code=status)
+
+    async def on_invalid_body(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        problems = "; ".join(_describe(item["loc"], item["type"], item["msg"]) for item in error.errors()[:5])
+        return JSONResponse(error_body(problems, "invalid_request_error"), status_code=400)
+
+    async def on_http_error(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, HTTPException):
+            raise error
+        kind: ErrorType = "not_found_error" if error.status_code == 404 else "invalid_request_error"
+        return JSONResponse(error_body(str(error.detail), kind), status_code=error.status_code)
+
+    app.add_exception_handler(PascalineError, on_pascaline_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_body)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _describe(location: tuple[object, ...], kind: str, message: str) -> str:
+    name = ".".join(str(part) for part in location if part != "body")
+    if kind == "extra_forbidden":
+        return f"unknown field {name!r}"
+    return f"{name}: {message}" if name else message

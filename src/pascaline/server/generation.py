@@ -1,0 +1,143 @@
+"""Running a request's prompts and merging what they produce; shared by the completion routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from pascaline.core.errors import PascalineError
+from pascaline.engine.sampling_params import SamplingParams
+from pascaline.llm.model_text import check_prompt
+from pascaline.llm.online import AsyncLLM, RunningRequest
+from pascaline.llm.outputs import Delta, RequestResult
+from pascaline.server.metrics import ServerMetrics
+from pascaline.server.sse import disconnected
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What routes need; kept in the application's state."""
+
+    llm: AsyncLLM
+    metrics: ServerMetrics
+    served_name: str
+    created: int
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+class Generation:
+    """All prompts of one HTTP request, run side by side.
+
+    `results[i]` belongs to prompt i and fills while `events` is read.
+    """
+
+    def __init__(self, service: Service, prompts: list[list[int]], params: SamplingParams) -> None:
+        if service.llm.failure is not None:
+            raise service.llm.failure
+        for prompt in prompts:
+            check_prompt(prompt, service.llm.ready.max_model_len)
+        self.results: list[RequestResult] = []
+        self._service = service
+        self._prompts = prompts
+        self._params = params
+
+    async def events(self) -> AsyncGenerator[tuple[int, Delta], None]:
+        """(prompt, delta) as they come; closing it early drops the requests."""
+        metrics = self._service.metrics
+        began = time.monotonic()
+        outcome = "disconnect"
+        merged: asyncio.Queue[tuple[int, Delta] | PascalineError | None] = asyncio.Queue()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                pumps = await stack.enter_async_context(_cancelled_at_the_end())
+                for number, prompt in enumerate(self._prompts):
+                    running = await stack.enter_async_context(self._service.llm.request(prompt, self._params))
+                    self.results.append(running.output.result)
+                    pumps.append(asyncio.create_task(_pump(number, running, merged)))
+                unfinished = len(self._prompts)
+                first = True
+                while unfinished:
+                    item = await merged.get()
+                    if item is None:
+                        unfinished -= 1
+                    elif isinstance(item, PascalineError):
+                        raise item
+                    else:
+                        if first:
+                            metrics.time_to_first_token.observe(time.monotonic() - began)
+                            first = False
+                        yield item
+            metrics.request_duration.observe(time.monotonic() - began)
+            outcome = self.results[0].completions[0].finish_reason or "error"
+        except PascalineError:
+            outcome = "error"
+            raise
+        finally:
+            metrics.requests.labels(outcome).inc()
+
+    async def complete(self) -> list[RequestResult]:
+        """Run to the end."""
+        async with contextlib.aclosing(self.events()) as events:
+            async for _ in events:
+                pass
+        return self.results
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_at_the_end() -> AsyncGenerator[list[asyncio.Task[None]], None]:
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(
+    number: int, running: RunningRequest, merged: asyncio.Queue[tuple[int, Delta] | PascalineError | None]
+) -> None:
+    try:
+        async for delta in running.deltas():
+            merged.put_nowait((number, delta))
+    except PascalineError as error:
+        merged.put_nowait(error)
+    else:
+        merged.put_nowait(None)
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Await `work`, but drop it (and return None) when the client goes away first."""
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(disconnected(request.receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+def usage(results: list[RequestResult]) -> dict[str, object]:
+    """OpenAI's token counts over all prompts and continuations."""
+    prompt = sum(len(result.prompt_token_ids) for result in results)
+    completion = sum(len(item.token_ids) for result in results for item in result.completions)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(result.cached_tokens for result in results)},
+    }

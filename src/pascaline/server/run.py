@@ -1,0 +1,115 @@
+"""From a model reference to a serving process, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import uvicorn
+
+from pascaline.checkpoint.reference import resolve
+from pascaline.core.errors import ConfigError
+from pascaline.core.progress import ProgressCallback
+from pascaline.engine.engine_config import EngineConfig
+from pascaline.engine.messages import Ready
+from pascaline.llm.model_text import ModelText
+from pascaline.llm.online import AsyncLLM
+from pascaline.server.app import create_app
+
+GRACE_S = 10
+"""How long running answers may go on after SIGTERM."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where to listen. `engine.model_path` is filled in once the model has been found."""
+
+    model: str
+    host: str
+    port: int
+    api_key: str | None
+    engine: EngineConfig
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to the address, not listening yet.
+
+    Raises
+    ------
+    ConfigError : the port is in use or not allowed, or the host is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            # A listening socket elsewhere makes the bind fail only once we listen, too.
+            bound.listen(socket.SOMAXCONN)
+        except OSError:
+            bound.close()
+            raise
+    except (OSError, OverflowError) as error:
+        code = getattr(error, "errno", None)
+        if code == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is in use by another program",
+                remedy=f"Choose another: --port {port + 1}",
+            ) from None
+        if code == errno.EACCES:
+            raise ConfigError(f"port {port} needs more rights", remedy="Choose a port above 1023") from None
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error}",
+            expected="an address of this machine, such as 127.0.0.1 or 0.0.0.0, and a port below 65536",
+        ) from None
+    return bound
+
+
+async def run_server(
+    config: ServerConfig, report: ProgressCallback, on_ready: Callable[[str, Ready], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    The port is taken first, so that a mistake there does not wait for the model; requests that
+    come early wait until the model is loaded. `on_ready(url, ready)` is called then.
+    """
+    with bind(config.host, config.port) as listener:
+        resolved = await asyncio.to_thread(resolve, config.model, report)
+        text = await asyncio.to_thread(ModelText.load, Path(resolved.path))
+        llm = AsyncLLM(text)
+        loop = asyncio.get_running_loop()
+        starting = asyncio.ensure_future(
+            llm.start(replace(config.engine, model_path=str(resolved.path)), report)
+        )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, starting.cancel)
+        try:
+            try:
+                ready = await starting
+            except asyncio.CancelledError:
+                return
+            finally:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    loop.remove_signal_handler(number)
+            app = create_app(llm, resolved.served_name, config.api_key)
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app,
+                    log_level="warning",
+                    access_log=False,
+                    timeout_graceful_shutdown=GRACE_S,
+                    server_header=False,
+                )
+            )
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            on_ready(f"http://{host}:{listener.getsockname()[1]}", ready)
+            await server.serve(sockets=[listener])
+        finally:
+            await llm.stop()

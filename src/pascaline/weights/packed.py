@@ -1,0 +1,114 @@
+"""A quantised weight, kept packed in memory.
+
+The form is the one-level case of the project's packed weight:
+
+    w[n, k] = scales[n, k // G] · (q[n, k] − zero) − offsets[n, k // G]
+
+`q` are unsigned integers of `bits` bits. Q4_0 has zero 8 and no offsets, Q4_1 zero 0 and
+offsets = −m, Q8_0 bits 8 and zero 128 (its signed bytes stored with the sign bit flipped).
+
+Memory layout: `codes` is (N, K · bits / 8) bytes; in a row, element k occupies bits
+[k · bits, (k + 1) · bits) of a little-endian bit stream, so with 4 bits element 2i is the low
+and 2i + 1 the high half of byte i. `scales` and `offsets` are (N, K / G) in the file's dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pascaline.core.errors import ShapeError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Packed:
+    """See the module's text for the formula and the layout."""
+
+    shape: tuple[int, int]
+    bits: int
+    group_size: int
+    zero: int
+    codes: torch.Tensor
+    scales: torch.Tensor
+    offsets: torch.Tensor | None
+
+    def __post_init__(self) -> None:
+        rows, columns = self.shape
+        if self.bits not in (4, 8):
+            raise UnsupportedError(f"a packed weight with {self.bits} bits", expected="4 or 8 bits")
+        if columns % self.group_size:
+            raise ShapeError(
+                f"a packed weight of {columns} columns in groups of {self.group_size}",
+                expected="columns to be a multiple of the group size",
+            )
+        for name, tensor, expected in (
+            ("codes", self.codes, (rows, columns * self.bits // 8)),
+            ("scales", self.scales, (rows, columns // self.group_size)),
+            ("offsets", self.offsets, (rows, columns // self.group_size)),
+        ):
+            if tensor is not None and tuple(tensor.shape) != expected:
+                raise ShapeError(f"{name} of shape {tuple(tensor.shape)}", expected=str(expected))
+
+    @property
+    def resident_bytes(self) -> int:
+        tensors = [self.codes, self.scales, *([] if self.offsets is None else [self.offsets])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def row_bytes(self) -> int:
+        """Bytes of one output row, as a kernel reads them."""
+        return self.resident_bytes // self.shape[0]
+
+    def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
+        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32.
+
+        An fp16 scale times an integer below 2¹¹ is exact in fp32, so the result is rounded once
+        (by the subtraction), or not at all without offsets.
+        """
+        self._expand(
+            self.codes[start:stop],
+            self.scales[start:stop],
+            None if self.offsets is None else self.offsets[start:stop],
+            out,
+        )
+
+    def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
+        """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
+        offsets = None if self.offsets is None else self.offsets[rows]
+        self._expand(self.codes[rows], self.scales[rows], offsets, out)
+
+    def select_rows(self, rows: torch.Tensor) -> Packed:
+        """The same weight with its rows in another order."""
+        return self._with(
+            self.codes[rows], self.scales[rows], None if self.offsets is None else self.offsets[rows]
+        )
+
+    def to(self, device: torch.device) -> Packed:
+        return self._with(
+            self.codes.to(device),
+            self.scales.to(device),
+            None if self.offsets is None else self.offsets.to(device),
+        )
+
+    def _with(self, codes: torch.Tensor, scales: torch.Tensor, offsets: torch.Tensor | None) -> Packed:
+        shape = (codes.shape[0], self.shape[1])
+        return Packed(shape, self.bits, self.group_size, self.zero, codes, scales, offsets)
+
+    def _expand(
+        self, codes: torch.Tensor, scales: torch.Tensor, offsets: torch.Tensor | None, out: torch.Tensor
+    ) -> None:
+        # PERF: writing the halves straight into `out` is 9x faster than stacking them
+        # (0.25 against 2.2 ms for 1536x576, AVX-512, 2 threads).
+        rows = codes.shape[0]
+        if self.bits == 4:
+            pairs = out.view(rows, -1, 2)
+            pairs[..., 0].copy_(codes & 15)
+            pairs[..., 1].copy_(codes >> 4)
+        else:
+            out.copy_(codes)
+        groups = out.view(rows, -1, self.group_size)
+        if self.zero:
+            groups.sub_(self.zero)
+        groups.mul_(scales.float()[..., None])
+        if offsets is not None:
+            groups.sub_(offsets.float()[..., None])
