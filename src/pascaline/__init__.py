@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pascaline.core.errors import PascalineError
+from pascaline.core.threads import yield_when_idle
 
 if TYPE_CHECKING:
     from pascaline.engine.sampling_params import SamplingParams
     from pascaline.llm.offline import LLM
+
+yield_when_idle()
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "PascalineError", "SamplingParams", "__version__"]

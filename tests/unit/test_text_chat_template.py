@@ -185,7 +185,7 @@ def test_what_is_no_conversation(messages: Any, message: str) -> None:
 
 @pytest.mark.parametrize("source", [None, "", "  \n"])
 def test_a_missing_template(source: str | None) -> None:
-    with pytest.raises(ConfigError, match="brings no chat template.*/v1/completions"):
+    with pytest.raises(ConfigError, match=r"brings no chat template.*/v1/completions"):
         ChatTemplate(source, None, None)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import resource
 import time
-import tracemalloc
 
 import pytest
 
@@ -34,29 +34,37 @@ ESCAPES = [
     "{{ (5).to_bytes(9, 'big') }}",
 ]
 
+NESTED_LISTS = "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}"
+NESTED_TUPLES = (
+    "{% set n = namespace(s=(1,)) %}{% for i in range(60) %}{% set n.s = (n.s, n.s) %}{% endfor %}"
+)
+DOUBLING = "{%% set n = namespace(s=%s) %%}{%% for i in range(60) %%}{%% set n.s = %s %%}{%% endfor %%}"
+
 GREEDY = {
     "a huge range": "{{ range(10**9) | list | length }}",
     "many ranges": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "endless output": "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
     "a long literal": "{% for i in range(9999) %}" + "x" * 100000 + "{% endfor %}",
     "a captured block": "{% set b %}{% for i in range(9999) %}" + "x" * 100000 + "{% endfor %}{% endset %}",
-    "a macro that doubles": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+    "a macro that doubles": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}"
+    "{{ m(60) }}",
     "endless recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "repetition": "{{ ('a' * 10**9) | length }}",
     "repetition from the left": "{{ (10**9 * 'a') | length }}",
     "repeated lists": "{{ ([1] * 10**9) | length }}",
-    "doubling by ~": "{% set n = namespace(s='ab') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}",
-    "doubling by +": "{% set n = namespace(s='ab') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
-    "doubling lists": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}",
-    "nested lists as text": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s }}",
-    "nested lists as JSON": "{% set n = namespace(s=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor %}{{ n.s | tojson }}",
-    "nested lists compared": "{% set n = namespace(s=[1], t=[1]) %}{% for i in range(60) %}{% set n.s = [n.s, n.s] %}"
+    "doubling by ~": DOUBLING % ("'ab'", "n.s ~ n.s"),
+    "doubling by +": DOUBLING % ("'ab'", "n.s + n.s"),
+    "doubling lists": DOUBLING % ("[1]", "n.s + n.s"),
+    "nested lists as text": NESTED_LISTS + "{{ n.s }}",
+    "nested lists as JSON": NESTED_LISTS + "{{ n.s | tojson }}",
+    "nested lists compared": "{% set n = namespace(s=[1], t=[1]) %}"
+    "{% for i in range(60) %}{% set n.s = [n.s, n.s] %}"
     "{% set n.t = [n.t, n.t] %}{% endfor %}{{ n.s == n.t }}",
-    "nested tuples hashed": "{% set n = namespace(s=(1,)) %}{% for i in range(60) %}{% set n.s = (n.s, n.s) %}{% endfor %}{{ {n.s: 1} }}",
-    "nested tuples looked up": "{% set n = namespace(s=(1,)) %}{% for i in range(60) %}{% set n.s = (n.s, n.s) %}{% endfor %}{{ messages[0][n.s] }}",
+    "nested tuples hashed": NESTED_TUPLES + "{{ {n.s: 1} }}",
+    "nested tuples looked up": NESTED_TUPLES + "{{ messages[0][n.s] }}",
     "a namespace that holds itself": "{% set n = namespace() %}{% set n.s = [n, n] %}{{ n.s }}",
-    "powers": "{{ 9 ** 9 ** 9 }}",
-    "products": "{% set n = namespace(s=99) %}{% for i in range(60) %}{% set n.s = n.s * n.s %}{% endfor %}",
+    "powers": "{{ 9 ** 9 ** 9 ** 9 ** 9 }}",
+    "products": DOUBLING % ("99", "n.s * n.s"),
     "rounding": "{{ 5 | round(-10**9) }}{{ 5 | round(10**9, 'ceil') }}",
     "printf width": "{{ '%1000000000d' % 1 }}",
     "printf width given": "{{ '%*d' % (1000000000, 1) }}",
@@ -69,7 +77,8 @@ GREEDY = {
     "tabs by name": "{{ '\\t'.expandtabs(tabsize=10**9) | length }}",
     "join": "{% set b = 'a' * 10**6 %}{{ b.join(['a'] * 10**6) | length }}",
     "join filter": "{% set b = 'a' * 10**6 %}{{ (['a'] * 10**6) | join(b) | length }}",
-    "join of a generator": "{% set b = 'a' * 10**6 %}{{ ''.join(range(99999) | map('replace', '', b)) | length }}",
+    "join of a generator": "{% set b = 'a' * 10**6 %}"
+    "{{ ''.join(range(99999) | map('replace', '', b)) | length }}",
     "replace": "{% set b = 'a' * 10**6 %}{{ b.replace('a', b) | length }}",
     "replace filter": "{% set b = 'a' * 10**6 %}{{ b | replace('a', b) | length }}",
     "indent": "{{ ('a\\n' * 1000) | indent(10**6) | length }}",
@@ -96,17 +105,12 @@ def test_no_way_into_python(source: str) -> None:
 
 @pytest.mark.parametrize("name", GREEDY)
 def test_greedy_templates_are_stopped(name: str) -> None:
-    tracemalloc.start()
     start = time.process_time()
-    try:
-        with pytest.raises(ConfigError):
-            ChatTemplate(GREEDY[name], None, None).render(MESSAGES)
-        spent_s = time.process_time() - start
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert spent_s < 15  # tracing makes it several times slower
-    assert peak_bytes < 256 << 20
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ConfigError):
+        ChatTemplate(GREEDY[name], None, None).render(MESSAGES)
+    assert time.process_time() - start < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 256 << 10
 
 
 def test_long_conversations_are_not_greedy() -> None:
@@ -114,10 +118,13 @@ def test_long_conversations_are_not_greedy() -> None:
     messages = [{"role": ["user", "assistant"][i % 2], "content": "word " * 400} for i in range(2000)]
     source = (
         "{% set ns = namespace(last=0, text='') %}{% for m in messages %}"
-        "{% if m.role == 'user' and '<tool>' not in m.content %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+        "{% if m.role == 'user' and '<tool>' not in m.content %}{% set ns.last = loop.index0 %}{% endif %}"
+        "{% endfor %}"
         "{% for m in messages %}{% set content = m.content.split('</think>')[-1].strip() | trim %}"
         "{{ '<|' ~ m.role ~ '|>' + content.replace('\\n', ' ') + '\\n' }}"
-        "{% if loop.index0 > ns.last %}{{ messages[loop.index0 - 1].content | length }}{% endif %}{% endfor %}"
+        "{% if loop.index0 > ns.last %}{{ messages[loop.index0 - 1].content | length }}{% endif %}"
+        "{{ messages | selectattr('role', 'eq', 'tool') | list | length if loop.index0 % 20 == 0 }}"
+        "{% endfor %}"
     )
     start = time.process_time()
     text = ChatTemplate(source, None, None).render(messages)

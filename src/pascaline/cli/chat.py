@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ def chat(
     # torch takes a second to import: --help must not wait for it.
     from pascaline.engine.sampling_params import SamplingParams
     from pascaline.llm.offline import LLM
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() its editing keys and history
 
     params = SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=max_tokens)
     with ProgressBars() as report:

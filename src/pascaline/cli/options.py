@@ -21,7 +21,7 @@ MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/na
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a usable NVIDIA card, else the CPU")]
 MaxModelLenOption = Annotated[
-    int | None, typer.Option(min=2, help="longest context in tokens [default: the model's, or what fits]")
+    int | None, typer.Option(min=2, help="longest context in tokens; by default the model's, or what fits")
 ]
 GpuMemoryUtilizationOption = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="share of the memory to plan with")

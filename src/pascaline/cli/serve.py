@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,4 +60,4 @@ def serve(
                 f"chat page  {url}/\nOpenAI API {url}/v1\nCtrl-C stops\n"
             )
 
-        asyncio.run(run_server(ServerConfig(model, host, port, api_key, engine), report, on_ready))
+        run_server(ServerConfig(model, host, port, api_key, engine), report, on_ready)

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from pascaline.core.errors import ConfigError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename.
+    """Write beside, fsync, rename; what is no regular file (a pipe, /dev/stdout) is written to directly.
 
     Raises
     ------
     ConfigError : the folder does not exist or cannot be written.
     """
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise ConfigError(f"cannot write {path}: {error.strerror}") from None

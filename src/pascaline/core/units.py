@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 
-def format_bytes(count: float) -> str:
-    """A capacity: 1536 -> "1.5 KiB"."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
+
+def format_bytes(count: float, *, round_up: bool = False) -> str:
+    """A capacity: 1536 -> "1.5 KiB". Rounded to the nearest, or up for what has to suffice."""
+    value, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
         if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+            break
+        value, unit = value / 1024, larger
+    if round_up:
+        value = math.ceil(value * 10) / 10
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 
 from pascaline.core.errors import EngineError, PascalineError
@@ -57,9 +58,11 @@ class EngineProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, our own interpreter
-                [sys.executable, "-m", "pascaline.engine.process", str(theirs.fileno())],
+                # -P: a queue.py in the user's folder must not stand in for the standard library's.
+                [sys.executable, "-P", "-m", "pascaline.engine.process", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C at the terminal is for us; we decide when the engine ends
             )
         reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -68,6 +71,7 @@ class EngineProcess:
         try:
             return await ready
         except BaseException:
+            self.kill()  # while it loads, it does not listen
             await self.stop()
             raise
 
@@ -75,6 +79,12 @@ class EngineProcess:
         """Send without waiting. A message to an engine that has gone is dropped."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(message))
+
+    def kill(self) -> None:
+        """End the process now; `stop` is still to be called."""
+        self._stopping = True
+        if self._process is not None:
+            self._process.kill()
 
     async def stop(self) -> None:
         """End the process, gently at first; returns when it is gone."""
@@ -101,7 +111,7 @@ class EngineProcess:
     ) -> None:
         frames = FrameBuffer()
         failure: PascalineError | None = None
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(RECEIVE_BYTES):
                 for body in frames.feed(data):
                     message = decode_from_engine(body)
@@ -113,6 +123,13 @@ class EngineProcess:
                         failure = message.error()
                     elif not ready.done():
                         ready.set_result(message)
+        except OSError:
+            pass  # as good as an end of file: the engine is gone
+        except Exception as wrong:  # nobody waits for this task: unsaid, requests would wait for ever
+            traceback.print_exc()
+            if self._process is not None:
+                self._process.kill()
+            failure = EngineError(f"the engine's messages cannot be handled: {type(wrong).__name__}: {wrong}")
         error = failure or await self._cause_of_death()
         if not ready.done():
             ready.set_exception(error)

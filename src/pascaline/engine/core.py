@@ -47,6 +47,7 @@ class EngineCore:
         self._rejected: list[Rejected] = []
         self._next_order = 0
         self._steps = 0
+        self._step_s = 0.0
         self._prompt_tokens = 0
         self._cached_prompt_tokens = 0
         self._generated_tokens = 0
@@ -90,7 +91,7 @@ class EngineCore:
                 self._drop(sequence)
 
     def step(self) -> StepOutputs:
-        """Run one step; returns at once when there is nothing to run."""
+        """Run one step; returns at once, with no more than the status, when there is nothing to run."""
         began = time.monotonic()
         tokens: list[TokenOutput] = []
         prompts: list[PromptOutput] = []
@@ -106,10 +107,11 @@ class EngineCore:
                     prompts.append(self._report_prompt(sequence))
                 tokens.append(self._accept(sequence, choice))
             self._steps += 1
+            self._step_s = time.monotonic() - began
         rejected, self._rejected = self._rejected, []
-        return StepOutputs(self.status(time.monotonic() - began), tokens, prompts, rejected)
+        return StepOutputs(self.status(), tokens, prompts, rejected)
 
-    def status(self, step_s: float = 0.0) -> EngineStatus:
+    def status(self) -> EngineStatus:
         """Counters and gauges as of now."""
         scheduler = self.scheduler
         return EngineStatus(
@@ -123,7 +125,7 @@ class EngineCore:
             cached_prompt_tokens=self._cached_prompt_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,
-            step_s=step_s,
+            step_s=self._step_s,
         )
 
     def _refusal(self, message: Submit) -> str | None:

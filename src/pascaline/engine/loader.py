@@ -51,6 +51,16 @@ def check_tensors(model: Decoder, checkpoint: Checkpoint) -> None:
         format_of(checkpoint, name)
 
 
+def planned_bytes(model: Decoder, checkpoint: Checkpoint) -> int:
+    """What `load_weights` will keep resident, from the file's directory alone."""
+    total = 0
+    for slot in model.weight_slots():
+        *rows, columns = slot.shape
+        name = file_name(checkpoint, slot)
+        total += rows[0] * format_of(checkpoint, name).bytes_per_row(columns) if rows else 4 * columns
+    return total
+
+
 def load_weights(
     model: Decoder, checkpoint: Checkpoint, device: torch.device, report: ProgressCallback
 ) -> int:
@@ -81,8 +91,12 @@ def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.T
         )
     weight = format_of(checkpoint, GGUF_ROPE_FACTORS).load(checkpoint.read(GGUF_ROPE_FACTORS), entry.shape)
     factors = torch.empty(entry.shape)
-    if isinstance(weight, Dense):
-        factors.copy_(weight.tensor)
+    weight.dequantise(0, rotary_dimensions, factors)
+    if not (factors.isfinite() & (factors > 0)).all():
+        raise CheckpointError(
+            f"{checkpoint.path.name}: tensor {GGUF_ROPE_FACTORS!r} has zeros, negative or infinite numbers",
+            expected="divisors of the rotary frequencies",
+        )
     return factors
 
 
@@ -91,7 +105,7 @@ def _load(model: Decoder, checkpoint: Checkpoint, slot: WeightSlot, name: str) -
     weight = format_of(checkpoint, name).load(checkpoint.read(name), entry.shape)
     if len(slot.shape) == 1 and isinstance(weight, Dense):
         # Norm gains and biases are a few kilobytes: widened once, not at every step.
-        return Dense(weight.tensor.float())
+        weight = Dense(weight.tensor.float())
     if checkpoint.container == "gguf":
         module = _LAYER_PREFIX.sub("", slot.name).rpartition(".")[0]
         order = family_of(model.config).gguf_row_order(model.config, module)

@@ -13,6 +13,8 @@ import sys
 import threading
 import traceback
 
+import msgspec
+
 from pascaline.core.errors import EngineError, PascalineError
 from pascaline.core.progress import Progress
 from pascaline.engine.core import EngineCore
@@ -24,6 +26,7 @@ from pascaline.engine.messages import (
     Shutdown,
     Start,
     StartProgress,
+    StepOutputs,
     Submit,
     ToEngine,
     decode_to_engine,
@@ -38,14 +41,17 @@ class _Connection:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
-        self.inbox: queue.SimpleQueue[ToEngine] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[ToEngine | EngineError] = queue.SimpleQueue()
         threading.Thread(target=self._receive, name="engine-inbox", daemon=True).start()
 
-    def send(self, message: FromEngine) -> None:
+    def send(self, message: FromEngine) -> bool:
+        """False when nobody is there any more; the inbox then holds a `Shutdown`."""
         try:
             self._socket.sendall(encode(message))
         except OSError:
             self.inbox.put(Shutdown())
+            return False
+        return True
 
     def _receive(self) -> None:
         frames = FrameBuffer()
@@ -55,6 +61,8 @@ class _Connection:
                     self.inbox.put(decode_to_engine(body))
         except OSError:
             pass  # as good as an end of file: the client is gone
+        except (PascalineError, msgspec.MsgspecError) as error:
+            self.inbox.put(EngineError(f"the engine was sent something that is no message: {error}"))
         self.inbox.put(Shutdown())
 
 
@@ -65,22 +73,26 @@ def serve(connection: _Connection) -> None:
         return
 
     def report(progress: Progress) -> None:
-        connection.send(StartProgress(progress))
+        if not connection.send(StartProgress(progress)):
+            sys.exit(0)  # nobody waits for the rest of the loading
 
     core = EngineCore(first.config, report)
     connection.send(core.ready)
+    connection.send(StepOutputs(core.status()))
     while True:
         if not core.has_work and not _handle(core, connection.inbox.get()):
             return
         while not connection.inbox.empty():
             if not _handle(core, connection.inbox.get()):
                 return
-        if core.has_work:
-            connection.send(core.step())
+        # Without work it is the status alone: after an abort the client's would be out of date.
+        connection.send(core.step())
 
 
-def _handle(core: EngineCore, message: ToEngine) -> bool:
+def _handle(core: EngineCore, message: ToEngine | EngineError) -> bool:
     """Apply one message; False when it ends the engine."""
+    if isinstance(message, EngineError):
+        raise message
     if isinstance(message, Submit):
         core.submit(message)
     elif isinstance(message, Abort):
@@ -90,8 +102,9 @@ def _handle(core: EngineCore, message: ToEngine) -> bool:
 
 def main(descriptor: int) -> int:
     """Run until the end; returns the exit code."""
-    # Ctrl-C reaches the whole foreground group; the client decides when the engine ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Service managers send SIGTERM to every process; the client decides when the engine ends.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     connection = _Connection(descriptor)
     try:
         serve(connection)

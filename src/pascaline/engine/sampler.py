@@ -127,7 +127,11 @@ def _draw(logits: torch.Tensor, sequences: list[Sequence], *, filtered: bool) ->
         return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
     params = [sequence.params for sequence in sequences]
-    values = logits.double() / column([item.temperature for item in params])
+    # Relative to the largest, no temperature can make a logit overflow; where inf − inf has made a
+    # NaN, the logit was one of the largest.
+    values = logits.double()
+    values = values.sub_(values.amax(-1, keepdim=True)).nan_to_num_(nan=0.0, neginf=float("-inf"))
+    values /= column([item.temperature for item in params])
     ids: torch.Tensor | None = None
     if filtered:
         values, ids = values.sort(dim=-1, descending=True, stable=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +9,8 @@ from pascaline.core.errors import ConfigError
 
 MAX_LOGPROBS = 20
 MAX_SEQUENCES_PER_REQUEST = 64
+MAX_COUNT = 2**31 - 1
+"""What messages and tensors can carry."""
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,34 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("n", 1, MAX_SEQUENCES_PER_REQUEST),
+            ("top_k", 0, MAX_COUNT),
+            ("max_tokens", 1, MAX_COUNT),
+            ("logprobs", 0, MAX_LOGPROBS),
+            ("prompt_logprobs", 0, MAX_LOGPROBS),
+            ("seed", -(2**63), 2**63 - 1),
+        ):
+            if getattr(self, name) is not None or name in ("n", "top_k"):
+                _check_range(name, getattr(self, name), low, high, whole=True)
+        for name, least, most in (
             ("temperature", 0.0, 100.0),
-            ("top_k", 0, math.inf),
+            ("top_p", 0.0, 1.0),
             ("min_p", 0.0, 1.0),
+            ("repetition_penalty", 0.0, 100.0),
             ("presence_penalty", -2.0, 2.0),
             ("frequency_penalty", -2.0, 2.0),
         ):
-            _check_range(name, getattr(self, name), low, high)
-        if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"top_p is {self.top_p}", expected="above 0 and at most 1")
-        if not 0.0 < self.repetition_penalty <= 100.0:
-            raise ConfigError(
-                f"repetition_penalty is {self.repetition_penalty}", expected="above 0 and at most 100"
-            )
-        if self.max_tokens is not None:
-            _check_range("max_tokens", self.max_tokens, 1, math.inf)
-        for name in ("logprobs", "prompt_logprobs"):
-            if getattr(self, name) is not None:
-                _check_range(name, getattr(self, name), 0, MAX_LOGPROBS)
-        if self.seed is not None:
-            _check_range("seed", self.seed, -(2**63), 2**63 - 1)
+            _check_range(name, getattr(self, name), least, most)
+        if self.top_p == 0.0:
+            raise ConfigError("top_p is 0", expected="above 0 and at most 1")
+        if self.repetition_penalty == 0.0:
+            raise ConfigError("repetition_penalty is 0", expected="above 0 and at most 100")
+        stop: object = self.stop
+        if isinstance(stop, str):
+            raise ConfigError(f"stop is the string {stop!r}", expected="a tuple of strings")
         if any(not isinstance(text, str) or not text for text in self.stop):
             raise ConfigError("stop has an empty string or something that is no string")
+        for token_id in (*self.stop_token_ids, *self.logit_bias):
+            _check_range("a token id in stop_token_ids or logit_bias", token_id, 0, MAX_COUNT, whole=True)
         for token_id, bias in self.logit_bias.items():
             _check_range(f"logit_bias of token {token_id}", bias, -100.0, 100.0)
 
@@ -91,7 +98,8 @@ class SamplingParams:
         return self if self.seed is not None else replace(self, seed=secrets.randbits(62))
 
 
-def _check_range(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        bounds = f"at least {low}" if math.isinf(high) else f"from {low} to {high}"
-        raise ConfigError(f"{name} is {value!r}", expected=bounds)
+def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    kinds = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        bounds = f"at least {low}" if high == MAX_COUNT else f"from {low} to {high}"
+        raise ConfigError(f"{name} is {value!r}", expected=f"a whole number, {bounds}" if whole else bounds)

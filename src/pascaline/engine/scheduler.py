@@ -11,13 +11,9 @@ from __future__ import annotations
 import bisect
 
 from pascaline.engine.sequence import Chunk, Sequence
-from pascaline.kv.cache import PAGE_SIZE
+from pascaline.kv.cache import PAGE_SIZE, pages_for
 from pascaline.kv.page_pool import PagePool
 from pascaline.kv.prefix_tree import PrefixTree
-
-
-def pages_for(tokens: int) -> int:
-    return -(-tokens // PAGE_SIZE)
 
 
 class Scheduler:
@@ -117,7 +113,7 @@ class Scheduler:
             return True
         missing = needed - self.pool.free
         if missing > 0:
-            self.prefixes.evict(max(missing, self.pool.total // self.EVICT_SHARE))
+            self.prefixes.evict(max(missing, self.pool.total // self.EVICT_SHARE), missing)
         if needed > self.pool.free:
             return False
         sequence.pages += self.pool.allocate(needed)

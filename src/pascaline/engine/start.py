@@ -14,10 +14,9 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.loader import check_tensors, file_name, load_rope_factors, load_weights
+from pascaline.engine.loader import check_tensors, load_rope_factors, load_weights, planned_bytes
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner
-from pascaline.formats import format_of
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
 from pascaline.models import build
@@ -74,18 +73,13 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         launcher = Launcher(Policy(Chip(device), KERNELS))
         model = build(model_config, launcher)
         check_tensors(model, checkpoint)
-        weights_bytes = 0
-        for slot in model.weight_slots():
-            name = file_name(checkpoint, slot)
-            rows = slot.shape[0] if len(slot.shape) == 2 else 1
-            weights_bytes += rows * format_of(checkpoint, name).bytes_per_row(slot.shape[-1])
         plan = divide(
             model_config,
             MemoryRequest(
                 device=device,
                 available_bytes=available_bytes(device),
                 utilization=config.gpu_memory_utilization,
-                weights_bytes=weights_bytes,
+                weights_bytes=planned_bytes(model, checkpoint),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,

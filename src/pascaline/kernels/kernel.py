@@ -17,10 +17,6 @@ class Chip:
 
     device: torch.device
 
-    @property
-    def kind(self) -> str:
-        return self.device.type
-
 
 @dataclass
 class Workspace:

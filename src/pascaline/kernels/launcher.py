@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from pascaline.kernels.kernel import Chip, Kernel, Workspace
+from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
 
@@ -33,10 +33,6 @@ class Launcher:
     @property
     def device(self) -> torch.device:
         return self._policy.chip.device
-
-    @property
-    def chip(self) -> Chip:
-        return self._policy.chip
 
     def __call__(self, op: Op, path: str, *inputs: Shaped | None, **parameters: float) -> torch.Tensor:
         """Compute `op` for the module at `path`; returns its output."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
-from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.weights import Dense, Packed, Weight
 
 SCRATCH_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
@@ -15,9 +15,9 @@ on a GPU enough rows to fill it."""
 
 def _dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
     rows, columns = weight.shape
-    dense = torch.empty(rows, columns, dtype=torch.float32)
+    dense = torch.empty(rows, columns, dtype=dtype)
     weight.dequantise(0, rows, dense)
-    return dense.to(dtype)
+    return dense
 
 
 def reference(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
@@ -39,6 +39,8 @@ def launch(
     out: torch.Tensor,
     workspace: Workspace,
 ) -> None:
+    if x.shape[0] == 0:
+        return  # no logits are wanted of a prompt's first chunks: do not dequantise the whole head
     rows, columns = weight.shape
     if isinstance(weight, Dense) and weight.tensor.dtype == x.dtype:
         torch.mm(x, weight.tensor.T, out=out)
@@ -62,8 +64,9 @@ def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
         scales = (torch.rand(n, k // 32, generator=generator) * 0.1).half()
         offsets = torch.rand(n, k // 32, generator=generator).half()
         return x, Packed((n, k), 4, 32, 0, codes, scales, offsets), bias
-    dtype = torch.bfloat16 if case.name.startswith("bf16") else torch.float32
-    return x, Dense(torch.randn(n, k, generator=generator).to(dtype)), None
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[case.name[:4]]
+    weight = Dense(torch.randn(n, k, generator=generator).to(dtype))
+    return x, weight, bias if "bias" in case.name else None
 
 
 OP = Op(
@@ -81,14 +84,18 @@ OP = Op(
         Case("packed one row", {"M": 1, "N": 192, "K": 576}),
         Case("packed several tiles", {"M": 5, "N": 1000, "K": 1536}),
         Case("bf16", {"M": 3, "N": 65, "K": 64}),
+        Case("fp16 with bias", {"M": 2, "N": 31, "K": 48}),
         Case("fp32", {"M": 17, "N": 33, "K": 100}),
+        Case("fp32 with bias", {"M": 4, "N": 7, "K": 1}),
         Case("fp32 no rows", {"M": 0, "N": 33, "K": 100}),
     ),
     make_inputs=make_inputs,
     tolerance=Tolerance(
-        bound=lambda x, weight, bias: FP32_ROUNDING * ((x.shape[1] + 2) * _magnitude(x, weight, bias)),
-        derivation="K products and K − 1 sums in fp32, in any order, err by at most K · u · Σ|x·w| "
-        "(Higham 2002, section 3.1); one more rounding for the dequantised weight, one for the bias",
+        bound=lambda x, weight, bias: (
+            FP32_ROUNDING * (summation_error(x.shape[1]) + 2) * _magnitude(x, weight, bias)
+        ),
+        derivation="a sum of K products, in any order (`summation_error`), plus one rounding of each "
+        "dequantised weight and one of the sum with the bias, all in units of u · (Σ|x·w| + |bias|)",
     ),
     source="Vaswani et al. 2017, the projections",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,17 @@ class Operand:
 
 FP32_ROUNDING = 2.0**-24
 """Unit roundoff u of fp32: one operation errs by at most u times its result."""
+
+
+def summation_error(terms: int) -> float:
+    """Error of an fp32 sum of `terms` products, added in any order, in units of u · Σ|products|.
+
+    `terms` at worst. Roundings that are independent and zero on average stay below 8 · √terms in
+    all but one of 10¹⁰ sums, for up to 3000 terms; the worst case would let wrong arithmetic
+    through (TF32 errs by some 340 of these units for 576 products). Source: Higham and Mary 2019,
+    A New Approach to Probabilistic Rounding Error Analysis, SIAM J. Sci. Comput. 41, with λ = 8.
+    """
+    return min(terms, 8.0 * math.sqrt(terms))
 
 
 @dataclass(frozen=True)

@@ -10,27 +10,27 @@ Query head h reads key/value head h // (H / KV).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
-from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 
 GATHERED_TOKENS = 1 << 15
 """Context tokens that the decode path lays out densely at a time: a bound on its memory."""
 
 
-def reference(
+def _per_token(
     query: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
     page_table: torch.Tensor,
     query_start: torch.Tensor,
     context_lengths: torch.Tensor,
-    *,
-    scale: float,
-) -> torch.Tensor:
-    out = torch.empty_like(query)
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Each row of `query` with the keys and values that it sees, one per query head, (L, H, D)."""
     repeat = query.shape[1] // key_cache.shape[2]
     for index, context in enumerate(context_lengths.tolist()):
         start, stop = query_start[index : index + 2].tolist()
@@ -38,8 +38,14 @@ def reference(
         value = value_cache[page_table[index]].flatten(0, 1)[:context].repeat_interleave(repeat, dim=1)
         for token in range(start, stop):
             visible = context - (stop - 1 - token)
-            scores = torch.einsum("hd,jhd->hj", query[token], key[:visible]) * scale
-            out[token] = torch.einsum("hj,jhd->hd", scores.softmax(-1), value[:visible])
+            yield token, key[:visible], value[:visible]
+
+
+def reference(query: torch.Tensor, *rest: torch.Tensor, scale: float) -> torch.Tensor:
+    out = torch.empty_like(query)
+    for token, key, value in _per_token(query, *rest):
+        scores = torch.einsum("hd,jhd->hj", query[token], key) * scale
+        out[token] = torch.einsum("hj,jhd->hd", scores.softmax(-1), value)
     return out
 
 
@@ -140,19 +146,17 @@ def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
     )
 
 
-def _bound(
-    query: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor,
-    page_table: torch.Tensor,
-    *_: object,
-    scale: float,
-) -> torch.Tensor:
-    head_dim = query.shape[-1]
-    length = page_table.shape[1] * key_cache.shape[1]
-    largest_dot = query.abs().sum(-1).max() * key_cache.abs().max()
-    score_error = (head_dim + 2) * scale * largest_dot
-    return FP32_ROUNDING * (2 * score_error + 2 * length + 8) * value_cache.abs().max()
+def _bound(query: torch.Tensor, *rest: torch.Tensor, scale: float) -> torch.Tensor:
+    bound = torch.empty_like(query)
+    for token, key, value in _per_token(query, *rest):
+        length, _, width = key.shape
+        weights = (torch.einsum("hd,jhd->hj", query[token], key) * scale).softmax(-1)
+        size = torch.einsum("hd,jhd->hj", query[token].abs(), key.abs()) * scale
+        score_error = (summation_error(width) + 2) * size + 2 * size.amax(-1, keepdim=True)
+        mean_error = (weights * score_error).sum(-1, keepdim=True)
+        relative = score_error + mean_error + 2 * summation_error(length) + 8
+        bound[token] = FP32_ROUNDING * torch.einsum("hj,jhd->hd", weights * relative, value.abs())
+    return bound
 
 
 OP = Op(
@@ -201,8 +205,11 @@ OP = Op(
     make_inputs=make_inputs,
     tolerance=Tolerance(
         bound=_bound,
-        derivation="a score errs by (D + 2) · u · scale · Σ|q·k|, which softmax turns into twice as much "
-        "relatively; its sum and the weighted sum of values add 2 · L · u; all times the largest |value|",
+        derivation="in units of u, with m = scale · Σ|q·k|: a score errs by m times a sum of D products "
+        "(`summation_error`) and 2 more for the scaling, and by 2 · max m where the largest score is "
+        "subtracted; a weight's relative error is that, plus its mean over the weights through their "
+        "sum, plus that sum of L, exp (2 ulp = 4 · u) and the division; the sum of L weighted values "
+        "adds as much as its own. Each weight's error counts with its weight times |value|",
     ),
     source="Vaswani et al. 2017, arXiv:1706.03762; pages: Kwon et al. 2023, arXiv:2309.06180",
 )

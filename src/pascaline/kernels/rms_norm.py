@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
-from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.weights import Dense
 
 
@@ -49,10 +49,10 @@ OP = Op(
     make_inputs=make_inputs,
     tolerance=Tolerance(
         bound=lambda x, gain, *, epsilon: (
-            FP32_ROUNDING * (x.shape[1] / 2 + 6) * reference(x, gain, epsilon=epsilon).abs()
+            FP32_ROUNDING * (summation_error(x.shape[1]) / 2 + 6) * reference(x, gain, epsilon=epsilon).abs()
         ),
-        derivation="the sum of C squares errs by at most C · u relatively, halved by the root; "
-        "rsqrt and four further operations add at most 6 · u",
+        derivation="the sum of C squares (`summation_error`), the mean and the sum with epsilon, all "
+        "halved by the root; the root's reciprocal (2 ulp = 4 · u) and two products",
     ),
     source="Zhang and Sennrich 2019, arXiv:1910.07467, equation 4",
 )

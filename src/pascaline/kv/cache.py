@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
 
 PAGE_SIZE = 16
 """Tokens a page: small enough to waste little on short sequences, large enough to gather fast."""
+
+
+def pages_for(tokens: int) -> int:
+    """Pages that hold so many tokens."""
+    return -(-tokens // PAGE_SIZE)
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
@@ -21,10 +29,17 @@ class KeyValueCache:
 
     def __init__(self, config: ModelConfig, pages: int, dtype: torch.dtype, device: torch.device) -> None:
         shape = (pages, PAGE_SIZE, config.num_key_value_heads, config.head_dim)
-        # Zeros, not empty: padding of a page table is read (and masked), and must be finite. On the
-        # CPU, zeroed memory costs nothing until it is touched.
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)]
-        self.values = [
-            torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)
-        ]
+        layers = range(config.num_hidden_layers)
+        self.keys = [_zeros(shape, dtype, device) for _ in layers]
+        self.values = [_zeros(shape, dtype, device) for _ in layers]
         self.bytes = pages * page_bytes(config, dtype)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    # Zeros, not empty: padding of a page table is read (and masked), and must be finite.
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy's zeros come from calloc: pages of memory that the system provides when they are first
+    # touched. torch.zeros writes them all, 2.8 GiB for the demo.
+    nbytes = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(numpy.zeros(nbytes, numpy.uint8)).view(dtype).view(shape)

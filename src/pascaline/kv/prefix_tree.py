@@ -73,10 +73,11 @@ class PrefixTree:
             child.last_used = self._clock
             node = child
 
-    def evict(self, count: int) -> int:
+    def evict(self, count: int, least: int) -> int:
         """Free up to `count` pages that only the tree holds, least recently used first.
 
-        Returns how many were freed.
+        Frees nothing where that would be fewer than `least`: what is remembered is not given up in
+        vain. Returns how many were freed.
         """
         leaves = [
             (node.last_used, node.page, node)
@@ -84,17 +85,24 @@ class PrefixTree:
             if not node.children and self._idle(node)
         ]
         heapq.heapify(leaves)
-        freed = 0
-        while leaves and freed < count:
+        victims: list[_Node] = []
+        children_left: dict[_Node, int] = {}
+        while leaves and len(victims) < count:
             _, _, node = heapq.heappop(leaves)
-            parent = node.parent or self._root
-            del parent.children[node.tokens]
-            self._pool.release(node.page)
-            self.pages -= 1
-            freed += 1
-            if parent is not self._root and not parent.children and self._idle(parent):
+            victims.append(node)
+            parent = node.parent
+            if parent is None or parent is self._root:
+                continue
+            children_left[parent] = children_left.get(parent, len(parent.children)) - 1
+            if not children_left[parent] and self._idle(parent):
                 heapq.heappush(leaves, (parent.last_used, parent.page, parent))
-        return freed
+        if len(victims) < least:
+            return 0
+        for node in victims:
+            del (node.parent or self._root).children[node.tokens]
+            self._pool.release(node.page)
+        self.pages -= len(victims)
+        return len(victims)
 
     def _idle(self, node: _Node) -> bool:
         return self._pool.references(node.page) == 1

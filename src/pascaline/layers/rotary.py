@@ -7,6 +7,7 @@ import math
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
+from pascaline.core.errors import ConfigError
 from pascaline.kernels import OPS, Launcher
 
 _ROTARY = OPS["rotary"]
@@ -31,8 +32,16 @@ def inverse_frequencies(config: ModelConfig) -> tuple[torch.Tensor, float]:
 
 def _llama3(plain: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
     """Llama 3.1: long wavelengths are divided by the factor, short ones kept, a ramp between."""
-    original = scaling.original_max_position_embeddings or 0
-    low, high = scaling.low_freq_factor or 1.0, scaling.high_freq_factor or 4.0
+    original, low, high = (
+        scaling.original_max_position_embeddings,
+        scaling.low_freq_factor,
+        scaling.high_freq_factor,
+    )
+    if original is None or low is None or high is None:
+        raise ConfigError(
+            "rotary scaling of type 'llama3' lacks a setting",
+            expected="original_max_position_embeddings, low_freq_factor and high_freq_factor",
+        )
     wavelength = 2 * math.pi / plain
     smooth = (original / wavelength - low) / (high - low)
     blended = (1 - smooth) * plain / scaling.factor + smooth * plain
@@ -43,6 +52,8 @@ def _llama3(plain: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
 
 def _yarn(plain: torch.Tensor, scaling: RopeScaling, config: ModelConfig) -> tuple[torch.Tensor, float]:
     """YaRN (arXiv:2309.00071, section 3): interpolate slow frequencies, keep fast ones."""
+    if config.rope_theta <= 1.0:
+        raise ConfigError(f"rope_theta is {config.rope_theta:g} with YaRN scaling", expected="more than 1")
     original = scaling.original_max_position_embeddings or config.max_position_embeddings
     dimensions = config.head_dim
 

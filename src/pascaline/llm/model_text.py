@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pascaline.checkpoint.opening import open_checkpoint
@@ -19,8 +20,23 @@ class ModelText:
     """Tokenizer and chat template of one model; needs no weights."""
 
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None
+    template_source: str | None
     model_name: str
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """Compiled at the first chat: a template that is broken does not stop plain completions.
+
+        Raises
+        ------
+        ConfigError : the model has none, or it is no valid template.
+        """
+        if self.template_source is None:
+            raise ConfigError(
+                f"{self.model_name} has no chat template",
+                remedy="Use plain completions, or add a chat template to the checkpoint",
+            )
+        return ChatTemplate(self.template_source, self.tokenizer.bos_token, self.tokenizer.eos_token)
 
     @classmethod
     def load(cls, path: Path) -> ModelText:
@@ -33,12 +49,10 @@ class ModelText:
         checkpoint = open_checkpoint(path)
         try:
             source = checkpoint.tokenizer_source()
-            template = None
-            if checkpoint.chat_template is not None:
-                template = ChatTemplate(checkpoint.chat_template, source.bos_token, source.eos_token)
+            template_source = checkpoint.chat_template
         finally:
             checkpoint.close()
-        return cls(load_tokenizer(source), template, path.name)
+        return cls(load_tokenizer(source), template_source, path.name)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; ids are passed through."""
@@ -53,11 +67,6 @@ class ModelText:
         ------
         ConfigError : the model has no chat template, or the template refuses the messages.
         """
-        if self.chat_template is None:
-            raise ConfigError(
-                f"{self.model_name} has no chat template",
-                remedy="Use plain completions, or add a chat template to the checkpoint",
-            )
         # The template writes the special tokens itself.
         return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
 
@@ -77,3 +86,17 @@ def check_prompt(token_ids: list[int], max_model_len: int) -> None:
             expected=f"fewer than the context of {max_model_len} tokens",
             remedy="Shorten it, or raise --max-model-len where the model and the memory allow it",
         )
+
+
+def check_token_ids(token_ids: Iterable[int], vocab_size: int) -> None:
+    """Refuse ids that are no tokens.
+
+    Raises
+    ------
+    ConfigError : naming the first.
+    """
+    for token_id in token_ids:
+        if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
+            raise ConfigError(
+                f"token id {token_id!r} is not in the vocabulary", expected=f"0 to {vocab_size - 1}"
+            )

@@ -17,7 +17,7 @@ from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, Ready, Submit
 from pascaline.engine.sampling_params import SamplingParams
-from pascaline.llm.model_text import ModelText, Prompt, check_prompt
+from pascaline.llm.model_text import ModelText, Prompt, check_prompt, check_token_ids
 from pascaline.llm.output_processor import RequestOutput
 from pascaline.llm.outputs import Delta, RequestResult
 
@@ -100,21 +100,21 @@ class LLM:
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[RequestResult]:
         """Continue prompts (texts or token ids), all at once; results in the prompts' order.
 
         Raises
         ------
-        ConfigError : a prompt is empty or too long, or the numbers of prompts and params differ.
+        ConfigError : a prompt is empty or too long, a token id is none, or the numbers of prompts and
+            params differ.
         """
-        # A text is a sequence of texts, too: one prompt given bare means itself.
-        listed = [prompts] if isinstance(prompts, str) else prompts
+        listed = _as_list(prompts)
         settings = _as_params(params, len(listed))
         ids = [self.text.encode(prompt) for prompt in listed]
-        for token_ids in ids:
-            check_prompt(token_ids, self.ready.max_model_len)
+        for token_ids, setting in zip(ids, settings, strict=True):
+            self._check(token_ids, setting)
         live = [self._submit(token_ids, setting) for token_ids, setting in zip(ids, settings, strict=True)]
         try:
             while not all(request.output.finished for request in live):
@@ -132,13 +132,15 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> Generator[Delta, None, None]:
         """Continue one prompt and give out each token's text as it comes.
 
-        Leaving the loop early drops the request.
+        The request starts with the first token asked for; leaving the loop early drops it.
         """
+        params = params or SamplingParams()
         token_ids = self.text.encode(prompt)
-        check_prompt(token_ids, self.ready.max_model_len)
-        return self._stream(self._submit(token_ids, params or SamplingParams()))
+        self._check(token_ids, params)
+        return self._stream(token_ids, params)
 
-    def _stream(self, request: _Live) -> Generator[Delta, None, None]:
+    def _stream(self, token_ids: list[int], params: SamplingParams) -> Generator[Delta, None, None]:
+        request = self._submit(token_ids, params)
         try:
             while request.deltas or not request.output.finished:
                 while request.deltas:
@@ -147,6 +149,10 @@ class LLM:
                     self._step()
         finally:
             self._drop([request])
+
+    def _check(self, token_ids: list[int], params: SamplingParams) -> None:
+        check_prompt(token_ids, self.ready.max_model_len)
+        check_token_ids([*token_ids, *params.logit_bias], self.ready.vocab_size)
 
     def _submit(self, token_ids: list[int], params: SamplingParams) -> _Live:
         params = params.seeded()
@@ -179,6 +185,17 @@ class LLM:
                 self._core.abort(Abort(token.request_id, token.index))
             if delta is not None:
                 request.deltas.append(delta)
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt given bare, a text or token ids, means itself."""
+    if isinstance(prompts, str):
+        return [prompts]
+    ids = [item for item in prompts if isinstance(item, int)]
+    several = [item for item in prompts if not isinstance(item, int)]
+    if ids and several:
+        raise ConfigError("the prompts mix bare token ids with prompts", expected="one or the other")
+    return [ids] if ids else several
 
 
 def _as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:

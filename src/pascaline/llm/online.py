@@ -13,7 +13,7 @@ from pascaline.engine.client import EngineProcess
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, EngineStatus, Ready, StepOutputs, Submit
 from pascaline.engine.sampling_params import SamplingParams
-from pascaline.llm.model_text import ModelText, check_prompt
+from pascaline.llm.model_text import ModelText, check_prompt, check_token_ids
 from pascaline.llm.output_processor import RequestOutput
 from pascaline.llm.outputs import Delta
 
@@ -63,8 +63,16 @@ class AsyncLLM:
 
     async def stop(self) -> None:
         """End the engine. Live requests get an error."""
-        self._fail(EngineError("the server is shutting down"))
+        self.end_requests()
         await self._engine.stop()
+
+    def end_requests(self) -> None:
+        """Let live requests fail because the program ends."""
+        self._on_failure(EngineError("the server is shutting down"))
+
+    def kill(self) -> None:
+        """End the engine now, whatever it is doing; `stop` is still to be called."""
+        self._engine.kill()
 
     @property
     def ready(self) -> Ready:
@@ -90,6 +98,7 @@ class AsyncLLM:
         if self.failure is not None:
             raise self.failure
         check_prompt(prompt_token_ids, self.ready.max_model_len)
+        check_token_ids([*prompt_token_ids, *params.logit_bias], self.ready.vocab_size)
         params = params.seeded()
         self._next_request_id += 1
         output = RequestOutput(self.text.tokenizer, prompt_token_ids, params)
@@ -123,8 +132,5 @@ class AsyncLLM:
 
     def _on_failure(self, error: PascalineError) -> None:
         self.failure = error
-        self._fail(error)
-
-    def _fail(self, error: PascalineError) -> None:
         for running in self._live.values():
             running.inbox.put_nowait(error)

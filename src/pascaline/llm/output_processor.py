@@ -24,9 +24,10 @@ class StopStrings:
         if not self._stop:
             return text, False
         self._pending += text
-        found = [at for at in (self._pending.find(stop) for stop in self._stop) if at >= 0]
+        # The match that is complete first counts, so that the text's cuts make no difference.
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._pending.find(stop)) >= 0]
         if found:
-            shown, self._pending = self._pending[: min(found)], ""
+            shown, self._pending = self._pending[: min(found)[1]], ""
             return shown, True
         held = max(self._overlap(stop) for stop in self._stop)
         cut = len(self._pending) - held

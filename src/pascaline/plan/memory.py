@@ -14,7 +14,7 @@ from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
 from pascaline.kernels.linear import SCRATCH_ELEMENTS
 from pascaline.kernels.paged_attention import GATHERED_TOKENS
-from pascaline.kv.cache import PAGE_SIZE, page_bytes
+from pascaline.kv.cache import PAGE_SIZE, page_bytes, pages_for
 
 RUNTIME_BYTES = {"cpu": 300 << 20, "cuda": 600 << 20}
 """What torch itself takes: libraries and allocator on the CPU (measured: 240 MiB), context on CUDA."""
@@ -80,21 +80,24 @@ def _control_group_headroom() -> Iterable[int]:
         yield max(int(limit) - used, 0)
 
 
-def activation_bytes(config: ModelConfig, max_batch_tokens: int, max_sequences: int, device_kind: str) -> int:
+def activation_bytes(
+    config: ModelConfig, max_batch_tokens: int, max_sequences: int, max_model_len: int, device_kind: str
+) -> int:
     """Largest sum of what a step holds at once, in fp32.
 
     The residual stream and what attention and the feed-forward block make of it; the keys and
-    values laid out densely for a group of sequences and their scores; the logits, a copy of them
-    and sampling's fp64 rows; the tile of dequantised weights.
+    values laid out densely for a group of sequences and their scores; the logits (of every token,
+    where prompt log-probabilities are wanted), a copy of those that are sampled from and
+    sampling's fp64 rows; the tile of dequantised weights.
     """
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
     feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
     tokens = 4 * max_batch_tokens * max(attention, feed_forward)
-    gathered = max(GATHERED_TOKENS, config.max_position_embeddings)
+    gathered = max(GATHERED_TOKENS, max_model_len)
     context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
     rows = min(max_batch_tokens, max_sequences)
-    logits = rows * config.vocab_size * (4 + 4 + 5 * 8)
+    logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
     return tokens + context + logits + 4 * SCRATCH_ELEMENTS[device_kind]
 
 
@@ -103,13 +106,14 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
 
     Raises
     ------
-    ConfigError : a context longer than the model's own.
+    ConfigError : a context longer than the model's own, or `pages` that hold too little.
     OutOfMemoryError : the weights alone, or the context that was asked for, do not fit; says
         what would.
     """
     kind = request.device.type
     one_page = page_bytes(config, request.key_value_dtype)
-    activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, kind)
+    wanted = request.max_model_len or config.max_position_embeddings
+    activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, wanted, kind)
     fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
     budget = int(request.available_bytes * request.utilization) - fixed
     if request.max_model_len is not None and request.max_model_len > config.max_position_embeddings:
@@ -117,23 +121,27 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
             f"a context of {request.max_model_len} tokens was asked for",
             expected=f"at most the {config.max_position_embeddings} that the model was trained for",
         )
-    wanted = request.max_model_len or config.max_position_embeddings
     affordable = max(budget, 0) // one_page if request.pages is None else request.pages
     context = min(wanted, affordable * PAGE_SIZE)
     where = "on the card" if kind == "cuda" else "in this machine's memory"
+    if request.pages is not None and context < min(wanted, MIN_USEFUL_CONTEXT):
+        raise ConfigError(
+            f"{request.pages} KV pages were asked for, which hold {max(request.pages, 0) * PAGE_SIZE} tokens",
+            expected=f"at least {pages_for(min(wanted, MIN_USEFUL_CONTEXT))} pages",
+        )
     if context < min(wanted, MIN_USEFUL_CONTEXT):
-        needed = fixed + -(-min(wanted, MIN_USEFUL_CONTEXT) // PAGE_SIZE) * one_page
+        needed = fixed + pages_for(min(wanted, MIN_USEFUL_CONTEXT)) * one_page
         raise OutOfMemoryError(
             f"the model does not fit {where}: weights {format_bytes(request.weights_bytes)}, "
             f"activations {format_bytes(activations)}, runtime {format_bytes(RUNTIME_BYTES[kind])}, and "
             f"{format_bytes(request.available_bytes)} are available, of which "
             f"{request.utilization:.0%} may be used",
-            expected=f"at least {format_bytes(int(needed / request.utilization))} available",
+            expected=f"at least {format_bytes(needed / request.utilization, round_up=True)} available",
             remedy="Free memory, raise --gpu-memory-utilization, or take a smaller or more quantised model",
         )
     if request.max_model_len is not None and context < wanted:
         raise OutOfMemoryError(
-            f"a context of {wanted} tokens needs {format_bytes(-(-wanted // PAGE_SIZE) * one_page)} of "
+            f"a context of {wanted} tokens needs {format_bytes(pages_for(wanted) * one_page)} of "
             f"KV cache, and {format_bytes(affordable * one_page)} are left for it",
             remedy=f"--max-model-len {context} fits",
         )
@@ -142,9 +150,9 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
         notes.append(f"the context is limited to {context} of {wanted} tokens by memory")
     pages = affordable
     if request.pages is None:
-        most = -(-context // PAGE_SIZE) * request.max_sequences
+        most = pages_for(context) * request.max_sequences
         if kind == "cpu":
-            most = min(most, -(-context // PAGE_SIZE) * MAX_CPU_CONTEXTS)
+            most = min(most, pages_for(context) * MAX_CPU_CONTEXTS)
         pages = min(affordable, most)
     return MemoryPlan(
         request.weights_bytes,

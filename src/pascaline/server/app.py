@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.responses import Response
+from fastapi import FastAPI
 
 from pascaline.llm.online import AsyncLLM
 from pascaline.server.errors import install_error_handlers
 from pascaline.server.generation import Service
 from pascaline.server.metrics import ServerMetrics
+from pascaline.server.middleware import LimitBody, RequireKey
 from pascaline.server.routes import ROUTERS
-from pascaline.server.schemas import error_body
-
-PROTECTED = "/v1/"
 
 
 def create_app(llm: AsyncLLM, served_name: str, api_key: str | None = None) -> FastAPI:
-    """The ASGI application over a started engine.
+    """The ASGI application over an engine; it answers once that has started.
 
     With `api_key`, everything under /v1/ wants `Authorization: Bearer <key>`.
     """
@@ -30,23 +24,7 @@ def create_app(llm: AsyncLLM, served_name: str, api_key: str | None = None) -> F
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
+    app.add_middleware(LimitBody)
     if api_key is not None:
-        app.middleware("http")(_require_key(api_key))
+        app.add_middleware(RequireKey, api_key=api_key)
     return app
-
-
-def _require_key(
-    api_key: str,
-) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    expected = f"Bearer {api_key}".encode()
-
-    async def require_key(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get("authorization", "").encode()
-        if request.url.path.startswith(PROTECTED) and not secrets.compare_digest(given, expected):
-            message = "this server wants its API key: Authorization: Bearer <key>"
-            return JSONResponse(
-                error_body(message, "authentication_error", "invalid_api_key"), status_code=401
-            )
-        return await call_next(request)
-
-    return require_key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -35,7 +37,7 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_invalid_body(_: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, RequestValidationError):
             raise error
-        problems = "; ".join(_describe(item["loc"], item["type"], item["msg"]) for item in error.errors()[:5])
+        problems = "; ".join(_describe(item) for item in error.errors()[:5])
         return JSONResponse(error_body(problems, "invalid_request_error"), status_code=400)
 
     async def on_http_error(_: Request, error: Exception) -> JSONResponse:
@@ -44,13 +46,21 @@ def install_error_handlers(app: FastAPI) -> None:
         kind: ErrorType = "not_found_error" if error.status_code == 404 else "invalid_request_error"
         return JSONResponse(error_body(str(error.detail), kind), status_code=error.status_code)
 
+    async def on_anything_else(_: Request, error: Exception) -> JSONResponse:
+        message = f"the server failed: {type(error).__name__}; its log has the traceback"
+        return JSONResponse(error_body(message, "server_error"), status_code=500)
+
+    app.add_exception_handler(Exception, on_anything_else)
     app.add_exception_handler(PascalineError, on_pascaline_error)
     app.add_exception_handler(RequestValidationError, on_invalid_body)
     app.add_exception_handler(HTTPException, on_http_error)
 
 
-def _describe(location: tuple[object, ...], kind: str, message: str) -> str:
-    name = ".".join(str(part) for part in location if part != "body")
-    if kind == "extra_forbidden":
+def _describe(problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"] if part != "body"]
+    if problem["type"] == "json_invalid":
+        return f"the body is not valid JSON: {problem['ctx']['error']} at character {location[-1]}"
+    name = ".".join(location)
+    if problem["type"] == "extra_forbidden":
         return f"unknown field {name!r}"
-    return f"{name}: {message}" if name else message
+    return f"{name}: {problem['msg']}" if name else str(problem["msg"])

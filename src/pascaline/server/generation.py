@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from pascaline.core.errors import PascalineError
 from pascaline.engine.sampling_params import SamplingParams
-from pascaline.llm.model_text import check_prompt
+from pascaline.llm.model_text import check_prompt, check_token_ids
 from pascaline.llm.online import AsyncLLM, RunningRequest
 from pascaline.llm.outputs import Delta, RequestResult
 from pascaline.server.metrics import ServerMetrics
@@ -46,8 +46,11 @@ class Generation:
     def __init__(self, service: Service, prompts: list[list[int]], params: SamplingParams) -> None:
         if service.llm.failure is not None:
             raise service.llm.failure
+        ready = service.llm.ready
         for prompt in prompts:
-            check_prompt(prompt, service.llm.ready.max_model_len)
+            check_prompt(prompt, ready.max_model_len)
+            check_token_ids(prompt, ready.vocab_size)
+        check_token_ids([*params.logit_bias, *params.stop_token_ids], ready.vocab_size)
         self.results: list[RequestResult] = []
         self._service = service
         self._prompts = prompts

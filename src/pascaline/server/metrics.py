@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -22,6 +23,7 @@ class _EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield _gauge("engine_up", "1 while the engine process runs", float(self._llm.failure is None))
         yield _gauge("requests_live", "requests that have not finished", self._llm.live_requests)
+        yield _gauge("server_tasks", "asyncio tasks in the server", len(asyncio.all_tasks()))
         status = self._llm.status
         if status is None:
             return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import uvicorn
 
@@ -23,6 +23,9 @@ from pascaline.server.app import create_app
 
 GRACE_S = 10
 """How long running answers may go on after SIGTERM."""
+
+LAST_WORDS_S = 2
+"""How long clients have after that to read why their answer ends."""
 
 
 @dataclass(frozen=True)
@@ -72,44 +75,64 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-async def run_server(
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: they end the process before the engine is stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def run_server(
     config: ServerConfig, report: ProgressCallback, on_ready: Callable[[str, Ready], None]
 ) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, which let running answers end; a second one does not wait.
 
     The port is taken first, so that a mistake there does not wait for the model; requests that
     come early wait until the model is loaded. `on_ready(url, ready)` is called then.
     """
     with bind(config.host, config.port) as listener:
-        resolved = await asyncio.to_thread(resolve, config.model, report)
-        text = await asyncio.to_thread(ModelText.load, Path(resolved.path))
-        llm = AsyncLLM(text)
-        loop = asyncio.get_running_loop()
-        starting = asyncio.ensure_future(
-            llm.start(replace(config.engine, model_path=str(resolved.path)), report)
-        )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, starting.cancel)
-        try:
-            try:
-                ready = await starting
-            except asyncio.CancelledError:
-                return
-            finally:
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    loop.remove_signal_handler(number)
-            app = create_app(llm, resolved.served_name, config.api_key)
-            server = uvicorn.Server(
+        # Outside of the event loop, where Ctrl-C ends a download at once.
+        resolved = resolve(config.model, report)
+        llm = AsyncLLM(ModelText.load(resolved.path))
+        engine = replace(config.engine, model_path=str(resolved.path))
+        app = create_app(llm, resolved.served_name, config.api_key)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        url = f"http://{host}:{listener.getsockname()[1]}"
+
+        async def serve() -> None:
+            server = _Server(
                 uvicorn.Config(
                     app,
+                    lifespan="off",
                     log_level="warning",
                     access_log=False,
-                    timeout_graceful_shutdown=GRACE_S,
+                    timeout_graceful_shutdown=GRACE_S + LAST_WORDS_S,
                     server_header=False,
                 )
             )
-            host = f"[{config.host}]" if ":" in config.host else config.host
-            on_ready(f"http://{host}:{listener.getsockname()[1]}", ready)
-            await server.serve(sockets=[listener])
-        finally:
-            await llm.stop()
+
+            async def work() -> None:
+                on_ready(url, await llm.start(engine, report))
+                await server.serve(sockets=[listener])
+
+            working = asyncio.create_task(work())
+            loop = asyncio.get_running_loop()
+
+            def on_signal() -> None:
+                if server.started and not server.should_exit:
+                    server.should_exit = True
+                    loop.call_later(GRACE_S, llm.end_requests)
+                else:  # nothing is running yet, or this is the second signal
+                    working.cancel()
+                    llm.kill()
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, on_signal)
+            try:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await working
+            finally:
+                await llm.stop()
+
+        asyncio.run(serve())

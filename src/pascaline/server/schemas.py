@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pascaline.core.errors import UnsupportedError
+from pascaline.core.errors import ConfigError, UnsupportedError
 from pascaline.engine.sampling_params import SamplingParams
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -130,9 +130,12 @@ class ChatCompletionRequest(GenerationRequest):
         if self.tool_choice == "none":
             self.tool_choice = None
         super().refuse_what_is_not_served()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ConfigError("the request sets top_logprobs without logprobs", expected="logprobs: true")
         if self.response_format is not None and self.response_format.type != "text":
             raise UnsupportedError(
-                f"response_format {self.response_format.type!r}, which this server does not do yet"
+                f"the request sets response_format to {self.response_format.type!r}, "
+                "which this server does not do yet"
             )
 
     def settings(self) -> SamplingParams:

@@ -10,7 +10,9 @@ from typing import TypeVar
 from jinja2.utils import Namespace
 
 STEP_COST = 64
-ELEMENT_COST = 16
+"""A round of a loop, a call, an operator, or one value looked into."""
+COPIED_ELEMENT_COST = 4
+"""One element of a list that is copied without looking into it."""
 
 _Value = TypeVar("_Value")
 
@@ -53,14 +55,14 @@ def spend_on(*values: object) -> None:
         if isinstance(value, str):
             spend(len(value))
         elif isinstance(value, Mapping):
-            spend(2 * ELEMENT_COST * len(value))
+            spend(2 * STEP_COST * len(value))
             stack.extend(value.keys())
             stack.extend(value.values())
         elif isinstance(value, list | tuple | set | frozenset):
-            spend(ELEMENT_COST * len(value))
+            spend(STEP_COST * len(value))
             stack.extend(value)
         elif isinstance(value, Namespace):
-            spend(ELEMENT_COST)
+            spend(STEP_COST)
             stack.append(object.__getattribute__(value, "_Namespace__attrs"))
         else:
             spend(1)
@@ -70,7 +72,7 @@ def own_size(value: object) -> int:
     """Cost of a copy of the value itself, its elements shared."""
     if isinstance(value, str):
         return len(value)
-    return ELEMENT_COST * len(value) if isinstance(value, list | tuple) else 0
+    return COPIED_ELEMENT_COST * len(value) if isinstance(value, list | tuple) else 0
 
 
 def counted(values: Iterable[_Value]) -> Iterator[_Value]:

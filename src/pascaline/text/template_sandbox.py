@@ -4,7 +4,7 @@ Jinja's immutable sandbox keeps templates away from Python's internals. It bound
 memory, so a meter does: every loop round, call and operator spends from one allowance, in characters.
 What an operation may produce is worked out and spent *before* it runs.
 
-- A loop round, call or filter costs 64, an element of a list or mapping 16, a character 1.
+- A loop round, a call, an operator and an element that is looked into cost 64 each, a character 1.
 - Nested values are walked before they are turned into text or compared, because a small value that
   holds itself many times over can spell an enormous text.
 - `range` stops at 100 000 (Jinja's own limit), numbers at 4096 bits, a template's source at 1 MiB.
@@ -53,7 +53,7 @@ _CHEAP_FILTERS = """
 """
 # These read their whole input and give out no more than about as much.
 _LINEAR_FILTERS = """
-    capitalize dictsort e escape float groupby int list lower max min reverse sort string title trim
+    capitalize dictsort e escape float groupby int lower max min sort string title trim
     truncate unique upper
 """
 _TESTS_THAT_LOOK_INSIDE = "eq equalto == ne != lt lessthan < le <= gt greaterthan > ge >= in lower upper"
@@ -85,7 +85,7 @@ def _finalize(_: Context, value: Any) -> Any:
 
 def _settled(value: Any) -> Any:
     """A list in place of an iterator, which cannot be looked into."""
-    return list(counted(value)) if isinstance(value, Iterator) else value
+    return _list(value) if isinstance(value, Iterator) else value
 
 
 def _linear(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,6 +106,15 @@ def _cheap(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return guarded
+
+
+def _list(value: Any) -> list[Any]:
+    return list(counted(value))
+
+
+def _reverse(value: Any) -> Any:
+    spend(STEP_COST + own_size(value))
+    return jinja2.filters.do_reverse(value)
 
 
 def _replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
@@ -234,7 +243,9 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             **{name: _linear(known[name]) for name in _LINEAR_FILTERS.split()},
             "indent": _indent,
             "join": jinja2.pass_environment(_join),
+            "list": _list,
             "replace": _replace,
+            "reverse": _reverse,
             "round": _round,
             "tojson": _tojson,
             "metered_concat": _concatenated,

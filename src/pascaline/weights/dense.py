@@ -25,12 +25,8 @@ class Dense:
     def resident_bytes(self) -> int:
         return self.tensor.numel() * self.tensor.element_size()
 
-    def row_bytes(self) -> int:
-        """Bytes of one output row, as a kernel reads them."""
-        return self.resident_bytes // self.shape[0]
-
     def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
-        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32; widening is exact."""
+        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 or fp64; widening is exact."""
         out.copy_(self.tensor[start:stop])
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:

@@ -129,5 +129,6 @@ def _logprobs(tokenizer: Tokenizer, items: Sequence[TokenLogprob | int], offset:
             top.append(None)
         else:
             values.append(item.logprob)
-            top.append({tokenizer.token_text(rival): value for rival, value in item.top_logprobs})
+            rivals = {tokenizer.token_text(rival): value for rival, value in item.top_logprobs}
+            top.append({**rivals, text: item.logprob} if rivals else {})
     return {"tokens": tokens, "token_logprobs": values, "top_logprobs": top, "text_offset": offsets}

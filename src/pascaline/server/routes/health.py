@@ -10,7 +10,7 @@ from pascaline.server.generation import service_of
 router = APIRouter()
 
 
-@router.get("/health")
+@router.api_route("/health", methods=["GET", "HEAD"])
 async def health(request: Request) -> JSONResponse:
     failure = service_of(request).llm.failure
     if failure is None:

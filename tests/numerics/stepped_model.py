@@ -1,0 +1,64 @@
+"""A loaded model that a test steps by hand: any tokens, positions and pages, and all raw logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+
+from pascaline.core.progress import ignore_progress
+from pascaline.engine.engine_config import EngineConfig
+from pascaline.engine.start import start
+from pascaline.kv.cache import PAGE_SIZE
+from pascaline.kv.step_batch import StepBatch
+
+
+@dataclass(frozen=True)
+class Part:
+    """A sequence's share of a step: its `tokens` from position `start` on, kept in `pages`."""
+
+    tokens: list[int]
+    pages: list[int]
+    start: int = 0
+
+
+class SteppedModel:
+    """Weights, pages and runner as the engine makes them, without its scheduler."""
+
+    def __init__(self, path: Path, *, pages: int) -> None:
+        self.started = start(EngineConfig(str(path), device="cpu", pages=pages), ignore_progress)
+        generator = torch.Generator().manual_seed(3)
+        self._shuffled = torch.randperm(pages, generator=generator).tolist()
+
+    def pages_for(self, tokens: int) -> list[int]:
+        """Pages that nobody has yet, neighbours apart from each other."""
+        return [self._shuffled.pop() for _ in range(-(-tokens // PAGE_SIZE))]
+
+    def step(self, *parts: Part) -> list[torch.Tensor]:
+        """Logits of every token of every part, (tokens, V) each."""
+        counts = [len(part.tokens) for part in parts]
+        positions = [part.start + index for part in parts for index in range(len(part.tokens))]
+        slots = [
+            part.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
+            for part in parts
+            for position in range(part.start, part.start + len(part.tokens))
+        ]
+        width = max(len(part.pages) for part in parts)
+        logits = self.started.runner.run(
+            StepBatch(
+                token_ids=torch.tensor([token for part in parts for token in part.tokens]),
+                positions=torch.tensor(positions),
+                slots=torch.tensor(slots),
+                page_table=torch.tensor(
+                    [part.pages + [0] * (width - len(part.pages)) for part in parts], dtype=torch.int32
+                ),
+                query_start=torch.tensor([0, *accumulate(counts)], dtype=torch.int32),
+                context_lengths=torch.tensor(
+                    [part.start + len(part.tokens) for part in parts], dtype=torch.int32
+                ),
+                logit_rows=torch.arange(sum(counts)),
+            )
+        )
+        return list(logits.split(counts))

@@ -1,0 +1,195 @@
+"""Every format against the gguf package's own dequantisation, bit for bit, and what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import gguf
+import numpy
+import pytest
+import torch
+from gguf import GGMLQuantizationType, GGUFWriter
+from numpy.typing import NDArray
+
+import pascaline.formats
+from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.core.errors import CheckpointError, ShapeError, UnsupportedError
+from pascaline.formats import FORMATS, Format, format_of
+from pascaline.weights import Dense, Packed, Weight
+
+# Where each block keeps fp16 numbers, by byte; the rest of a block are codes, and any byte is valid.
+HALVES = {"Q4_0": (0,), "Q4_1": (0, 2), "Q8_0": (0,)}
+ROWS, COLUMNS = 24, 160
+
+
+def edge_halves() -> NDArray[numpy.float16]:
+    """Zeros of both signs, subnormals, and the largest finite numbers, among ordinary ones."""
+    limits = numpy.finfo(numpy.float16)
+    edges = [0.0117, 0.0, limits.smallest_subnormal, 1e-5, limits.tiny, 1.0, limits.max]
+    return numpy.array([*edges, *(-edge for edge in edges)], numpy.float16)
+
+
+def random_bytes(type_name: str, rows: int, columns: int) -> bytearray:
+    """A tensor of this type: random codes, and every pairing of edge cases for its fp16 numbers."""
+    random = numpy.random.default_rng(7)
+    elements, block_bytes = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[type_name]]
+    blocks = random.integers(0, 256, (rows * columns // elements, block_bytes), numpy.uint8)
+    halves = edge_halves()
+    for step, start in enumerate(HALVES.get(type_name, ())):
+        index = numpy.arange(len(blocks)) // len(halves) ** step % len(halves)
+        blocks[:, start : start + 2] = halves[index].view(numpy.uint8).reshape(-1, 2)
+    return bytearray(blocks.tobytes())
+
+
+def dequantised_by_gguf(type_name: str, data: bytearray, rows: int, columns: int) -> NDArray[numpy.float32]:
+    raw = numpy.frombuffer(data, numpy.uint8).reshape(rows, -1)
+    kind = GGMLQuantizationType[type_name]
+    if type_name in ("F32", "F16"):  # the package wants the elements of these, not their bytes
+        return raw.view(numpy.float32 if type_name == "F32" else numpy.float16).astype(numpy.float32)
+    return gguf.dequantize(raw, kind)
+
+
+def dequantised(weight: Weight, start: int, stop: int, columns: int) -> NDArray[numpy.float32]:
+    out = torch.full((stop - start, columns), float("nan"))
+    weight.dequantise(start, stop, out)
+    return out.numpy()
+
+
+def same_bits(left: NDArray[numpy.float32], right: NDArray[numpy.float32]) -> bool:
+    """Equal to the sign of zero; any NaN is as good as another one."""
+    nan = numpy.isnan(left)
+    return bool(
+        (nan == numpy.isnan(right)).all()
+        and (left.view(numpy.uint32)[~nan] == right.view(numpy.uint32)[~nan]).all()
+    )
+
+
+@pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
+def test_dequantises_bit_for_bit_as_the_gguf_package(item: Format) -> None:
+    data = random_bytes(item.type_name, ROWS, COLUMNS)
+    expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
+    weight = item.load(memoryview(data), (ROWS, COLUMNS))
+    assert weight.shape == (ROWS, COLUMNS)
+    assert same_bits(dequantised(weight, 0, ROWS, COLUMNS), expected)
+    assert same_bits(dequantised(weight, 5, 9, COLUMNS), expected[5:9])
+    assert dequantised(weight, 3, 3, COLUMNS).shape == (0, COLUMNS)
+
+
+@pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
+def test_rows_are_gathered_and_reordered(item: Format) -> None:
+    data = random_bytes(item.type_name, ROWS, COLUMNS)
+    expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
+    weight = item.load(memoryview(data), (ROWS, COLUMNS))
+    rows = [7, 0, 7, ROWS - 1]
+    out = torch.full((len(rows), COLUMNS), float("nan"))
+    weight.gather(torch.tensor(rows), out)
+    assert same_bits(out.numpy(), expected[rows])
+    order = [*range(1, ROWS), 0]
+    reordered = weight.select_rows(torch.tensor(order))
+    assert same_bits(dequantised(reordered, 0, ROWS, COLUMNS), expected[order])
+    assert reordered.resident_bytes == weight.resident_bytes
+
+
+@pytest.mark.parametrize("shape", [(ROWS, COLUMNS), (1, 32)])
+@pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
+def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shape: tuple[int, int]) -> None:
+    data = random_bytes(item.type_name, *shape)
+    weight = item.load(memoryview(data), shape)
+    assert weight.resident_bytes == len(data)
+    assert item.bytes_per_row(shape[1]) * shape[0] == len(data)
+    before = dequantised(weight, 0, *shape)
+    data[:] = bytes(len(data))
+    assert same_bits(dequantised(weight, 0, *shape), before)
+
+
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+def test_dense_vectors_are_kept_as_stored(type_name: str) -> None:
+    data = random_bytes(type_name, 1, 7)
+    weight = FORMATS[type_name].load(memoryview(data), (7,))
+    assert isinstance(weight, Dense)
+    assert weight.shape == (7,)
+    assert weight.tensor.view(torch.uint8).numpy().tobytes() == data
+
+
+def test_a_gguf_quantised_by_the_gguf_package_comes_back(tmp_path: Path) -> None:
+    """Through a file: real values rather than random codes, and the reader's shapes."""
+    values = numpy.random.default_rng(1).standard_normal((ROWS, COLUMNS), numpy.float32)
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    expected = {}
+    for name in FORMATS:
+        kind = GGMLQuantizationType[name]
+        raw = gguf.quantize(values, kind)
+        expected[name] = gguf.dequantize(raw, kind)
+        writer.add_tensor(name, raw, raw_dtype=kind)
+    write(writer)
+    checkpoint = open_checkpoint(tmp_path / "model.gguf")
+    for name, wanted in expected.items():
+        entry = checkpoint.tensors[name]
+        weight = format_of(checkpoint, name).load(checkpoint.read(name), entry.shape)
+        assert same_bits(dequantised(weight, 0, ROWS, COLUMNS), wanted)
+        assert weight.resident_bytes == entry.nbytes
+    checkpoint.close()
+
+
+def write(writer: GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("type_name", sorted(HALVES))
+@pytest.mark.parametrize("shape", [(64,), (2, 48), (2, 2, 32)])
+def test_block_formats_refuse_shapes_without_whole_blocks(type_name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(CheckpointError, match=r"two axes, the last a multiple of 32"):
+        FORMATS[type_name].load(memoryview(b""), shape)
+
+
+@pytest.fixture
+def k_quantised(tmp_path: Path) -> Checkpoint:
+    writer = GGUFWriter(tmp_path / "model.gguf", "llama")
+    blocks = numpy.zeros((2, 144), numpy.uint8)
+    writer.add_tensor("output.weight", blocks, raw_dtype=GGMLQuantizationType.Q4_K)
+    write(writer)
+    return open_checkpoint(tmp_path / "model.gguf")
+
+
+def test_an_unsupported_type_is_named_with_the_supported_ones(k_quantised: Checkpoint) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        format_of(k_quantised, "output.weight")
+    message = str(caught.value)
+    assert "model.gguf" in message
+    assert "'output.weight'" in message
+    assert "Q4_K" in message
+    for name in FORMATS:
+        assert name in message
+
+
+def test_packed_refuses_tensors_that_do_not_fit_its_shape() -> None:
+    codes = torch.zeros(2, 32, dtype=torch.uint8)
+    scales = torch.zeros(2, 2, dtype=torch.float16)
+    Packed((2, 64), 4, 32, 8, codes, scales, None)
+    with pytest.raises(ShapeError, match="codes of shape"):
+        Packed((2, 64), 8, 32, 8, codes, scales, None)
+    with pytest.raises(ShapeError, match="scales of shape"):
+        Packed((2, 64), 4, 64, 8, codes, scales, None)
+    with pytest.raises(ShapeError, match="offsets of shape"):
+        Packed((2, 64), 4, 32, 8, codes, scales, scales[:1])
+    with pytest.raises(ShapeError, match="64 columns in groups of 48"):
+        Packed((2, 64), 4, 48, 8, codes, scales, None)
+    with pytest.raises(UnsupportedError, match="3 bits"):
+        Packed((2, 64), 3, 32, 8, codes, scales, None)
+
+
+def test_every_file_is_listed() -> None:
+    found = {
+        value.type_name
+        for module in pkgutil.iter_modules(pascaline.formats.__path__, "pascaline.formats.")
+        for value in vars(importlib.import_module(module.name)).values()
+        if isinstance(value, Format)
+    }
+    assert found == set(FORMATS)
+    assert all(item.type_name == name for name, item in FORMATS.items())
