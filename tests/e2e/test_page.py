@@ -27,7 +27,7 @@ STATS = re.compile(
 ANSWER_MS = 120_000  # a loaded two-core machine may take this long for a short answer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it runs, no other test can run an event loop
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
@@ -70,11 +70,11 @@ def served_model(server_url: str) -> dict[str, Any]:
 
 
 def running_requests(server_url: str) -> float:
-    """Requests under way, from /metrics; fails when the server does not say."""
+    """Sequences under way, from /metrics; fails when the server does not say."""
     with urllib.request.urlopen(f"{server_url}/metrics") as response:
         text = response.read().decode()
-    values = re.findall(r"^\w*requests_running(?:\{.*\})? (\S+)$", text, re.MULTILINE)
-    assert values, "no …requests_running in /metrics"
+    values = re.findall(r"^\w*sequences_running(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+    assert values, "no …sequences_running in /metrics"
     return sum(map(float, values))
 
 

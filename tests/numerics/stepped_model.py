@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -27,8 +28,8 @@ class Part:
 class SteppedModel:
     """Weights, pages and runner as the engine makes them, without its scheduler."""
 
-    def __init__(self, path: Path, *, pages: int) -> None:
-        self.started = start(EngineConfig(str(path), device="cpu", pages=pages), ignore_progress)
+    def __init__(self, path: Path, *, pages: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
+        self.started = start(EngineConfig(str(path), device=device, pages=pages), ignore_progress)
         generator = torch.Generator().manual_seed(3)
         self._shuffled = torch.randperm(pages, generator=generator).tolist()
 
@@ -46,19 +47,21 @@ class SteppedModel:
             for position in range(part.start, part.start + len(part.tokens))
         ]
         width = max(len(part.pages) for part in parts)
+
+        def placed(values: list[int] | list[list[int]], dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype, device=self.started.device)
+
         logits = self.started.runner.run(
             StepBatch(
-                token_ids=torch.tensor([token for part in parts for token in part.tokens]),
-                positions=torch.tensor(positions),
-                slots=torch.tensor(slots),
-                page_table=torch.tensor(
-                    [part.pages + [0] * (width - len(part.pages)) for part in parts], dtype=torch.int32
+                token_ids=placed([token for part in parts for token in part.tokens], torch.int64),
+                positions=placed(positions, torch.int64),
+                slots=placed(slots, torch.int64),
+                page_table=placed(
+                    [part.pages + [0] * (width - len(part.pages)) for part in parts], torch.int32
                 ),
-                query_start=torch.tensor([0, *accumulate(counts)], dtype=torch.int32),
-                context_lengths=torch.tensor(
-                    [part.start + len(part.tokens) for part in parts], dtype=torch.int32
-                ),
-                logit_rows=torch.arange(sum(counts)),
+                query_start=placed([0, *accumulate(counts)], torch.int32),
+                context_lengths=placed([part.start + len(part.tokens) for part in parts], torch.int32),
+                logit_rows=placed(list(range(sum(counts))), torch.int64),
             )
         )
-        return list(logits.split(counts))
+        return list(logits.cpu().split(counts))

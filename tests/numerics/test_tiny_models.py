@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy
 import pytest
@@ -66,11 +67,11 @@ def tokens(count: int, vocab_size: int) -> list[int]:
     return torch.randint(0, vocab_size, (count,), generator=generator).tolist()
 
 
-def worst_of_run(path: Path, model: PreTrainedModel) -> float:
+def worst_of_run(path: Path, model: PreTrainedModel, device: Literal["cpu", "cuda"] = "cpu") -> float:
     """Largest distance, in units, over a prefill alone and three unequal prompts decoded together."""
     prompts = [tokens(count, model.config.vocab_size) for count in (90, 23, 5)]
     references = [reference(model, prompt) for prompt in prompts]
-    stepped = SteppedModel(path, pages=32)
+    stepped = SteppedModel(path, pages=32, device=device)
     config, ready = stepped.started.model_config, stepped.started.ready
     assert config.max_position_embeddings == ready.max_model_len == 256
     assert ready.weights_bytes == stepped.started.plan.weights_bytes
@@ -101,11 +102,13 @@ def worst_of_run(path: Path, model: PreTrainedModel) -> float:
 
 
 @pytest.mark.parametrize("case", SAFETENSORS_CASES, ids=lambda case: case.name)
-def test_safetensors_written_by_transformers(case: SafetensorsCase, tmp_path: Path) -> None:
+def test_safetensors_written_by_transformers(
+    case: SafetensorsCase, tmp_path: Path, device: Literal["cpu", "cuda"]
+) -> None:
     model = random_model(case.config, case.dtype)
     model.save_pretrained(tmp_path, **case.save)
     assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == ("shards" in case.name)
-    assert worst_of_run(tmp_path, model) <= ALLOWED_UNITS
+    assert worst_of_run(tmp_path, model, device) <= ALLOWED_UNITS
 
 
 GGUF_TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
@@ -113,10 +116,12 @@ GGUF_TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
 
 @pytest.mark.parametrize("type_name", GGUF_TYPES)
 @pytest.mark.parametrize("family", [LLAMA, QWEN2], ids=lambda family: family.model_type)
-def test_gguf_of_every_type(family: ModelConfig, type_name: str, tmp_path: Path) -> None:
+def test_gguf_of_every_type(
+    family: ModelConfig, type_name: str, tmp_path: Path, device: Literal["cpu", "cuda"]
+) -> None:
     model = random_model(family)
     write_gguf(tmp_path / "model.gguf", model, type_name)
-    assert worst_of_run(tmp_path / "model.gguf", model) <= ALLOWED_UNITS
+    assert worst_of_run(tmp_path / "model.gguf", model, device) <= ALLOWED_UNITS
 
 
 @pytest.mark.parametrize(
@@ -128,10 +133,10 @@ def test_gguf_of_every_type(family: ModelConfig, type_name: str, tmp_path: Path)
     ],
     ids=["llama, tied, as many KV heads", "llama, biases, wide heads", "qwen2, untied, one KV head"],
 )
-def test_gguf_variants(config: ModelConfig, tmp_path: Path) -> None:
+def test_gguf_variants(config: ModelConfig, tmp_path: Path, device: Literal["cpu", "cuda"]) -> None:
     model = random_model(config)
     write_gguf(tmp_path / "model.gguf", model, "Q8_0")
-    assert worst_of_run(tmp_path / "model.gguf", model) <= ALLOWED_UNITS
+    assert worst_of_run(tmp_path / "model.gguf", model, device) <= ALLOWED_UNITS
 
 
 @pytest.mark.parametrize(

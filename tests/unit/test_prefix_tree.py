@@ -32,7 +32,9 @@ class TreeHistory(RuleBasedStateMachine):
         for index, page in enumerate(pages):
             assert self.memory[page] == tuple(tokens[: (index + 1) * PAGE])
         matched = len(pages) * PAGE
-        longest = max((n for n in range(0, len(tokens) + 1, PAGE) if tuple(tokens[:n]) in self.known), default=0)
+        longest = max(
+            (n for n in range(0, len(tokens) + 1, PAGE) if tuple(tokens[:n]) in self.known), default=0
+        )
         assert matched == longest
         needed = -(-len(tokens) // PAGE) - len(pages)
         missing = needed - self.pool.free

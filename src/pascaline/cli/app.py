@@ -1,12 +1,11 @@
 """The command line's entry point: verbs, and errors turned into exit codes.
 
-Exit codes: 0 done; 1 a check failed, or something broke; 2 a user's mistake, told in one message;
-130 interrupted.
+Exit codes: 0 done; 1 a check failed, or something broke (the reader of our output left, too: Typer sees
+to that); 2 a user's mistake, told in one message; 130 interrupted.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
@@ -35,10 +34,6 @@ def main() -> None:
         sys.exit(1 if isinstance(error, EngineError) else 2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ class _Connection:
 def serve(connection: _Connection) -> None:
     """Start the engine that the first message describes and run it until the end."""
     first = connection.inbox.get()
+    if isinstance(first, EngineError):
+        raise first
     if not isinstance(first, Start):
         return
 

@@ -13,6 +13,9 @@ import torch
 from pascaline.engine.messages import TopLogprobs
 from pascaline.engine.sequence import Sequence
 
+CANDIDATES = 256
+"""Most likely tokens that filters look at before they look at the whole vocabulary."""
+
 _MASK = (1 << 64) - 1
 
 
@@ -49,14 +52,15 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
     reported = _raw_logprobs(logits, sequences)
     shaped = _shape_logits(logits, sequences)
     chosen = shaped.argmax(dim=-1)
-    for filtered in (False, True):
+    for filtered, draw in ((False, _draw), (True, _draw_filtered)):
         rows = [
             row
             for row, sequence in enumerate(sequences)
             if not sequence.params.greedy and _filters(sequence) == filtered
         ]
         if rows:
-            chosen[rows] = _draw(shaped[rows], [sequences[row] for row in rows], filtered=filtered)
+            some = [sequences[row] for row in rows]
+            chosen[rows] = draw(_probabilities(shaped[rows], some), some)
     results: list[Sampled] = []
     for row, (sequence, token_id) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
         raw = reported.get(row)
@@ -115,51 +119,81 @@ def _filters(sequence: Sequence) -> bool:
     return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
 
 
-def _draw(logits: torch.Tensor, sequences: list[Sequence], *, filtered: bool) -> torch.Tensor:
-    """One token a row, by inversion of the cumulative distribution.
-
-    Filters look at tokens in order of likelihood; without any (`filtered` false) the tokens stay
-    in the order of their ids, which saves the sort.
-    """
-    device = logits.device
-
-    def column(values: list[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
-
-    params = [sequence.params for sequence in sequences]
+def _probabilities(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    """Of every token at each row's temperature, (S, V) fp64."""
     # Relative to the largest, no temperature can make a logit overflow; where inf − inf has made a
     # NaN, the logit was one of the largest.
     values = logits.double()
     values = values.sub_(values.amax(-1, keepdim=True)).nan_to_num_(nan=0.0, neginf=float("-inf"))
-    values /= column([item.temperature for item in params])
-    ids: torch.Tensor | None = None
-    if filtered:
-        values, ids = values.sort(dim=-1, descending=True, stable=True)
-    probabilities = values.softmax(dim=-1)
-    if filtered:
-        probabilities = _filter(probabilities, sequences)
+    values /= _column([sequence.params.temperature for sequence in sequences], logits.device)
+    return values.softmax(dim=-1)
+
+
+def _column(values: list[float], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
+
+
+def _draw(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    """One column a row, by inversion of the cumulative distribution; rows need not add up to 1."""
     cumulative = probabilities.cumsum(-1)
-    draws = column([uniform(sequence.seed, sequence.output_length) for sequence in sequences])
+    draws = _column(
+        [uniform(sequence.seed, sequence.output_length) for sequence in sequences], probabilities.device
+    )
     picked = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
     # A draw that rounds up to the total would pick nothing: the last possible token is meant.
-    picked = picked.clamp(max=values.shape[-1] - 1)
+    picked = picked.clamp(max=probabilities.shape[-1] - 1)
     picked = torch.where(
         probabilities.gather(1, picked) > 0, picked, (cumulative < cumulative[:, -1:]).sum(-1, keepdim=True)
     )
-    return picked[:, 0] if ids is None else ids.gather(1, picked)[:, 0]
+    return picked[:, 0]
+
+
+def _draw_filtered(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    """One token a row from what its filters leave, in order of likelihood.
+
+    Filters keep the beginning of that order, mostly a short one: where it ends within the
+    CANDIDATES most likely tokens, the whole vocabulary need not be sorted.
+    """
+    vocabulary = probabilities.shape[-1]
+    chosen = torch.empty(len(sequences), dtype=torch.int64, device=probabilities.device)
+    pending = list(range(len(sequences)))
+    for count in (min(CANDIDATES, vocabulary), vocabulary):
+        if not pending:
+            break
+        some = [sequences[row] for row in pending]
+        ordered, ids = _most_likely(probabilities[pending], count)
+        kept = _filter(ordered, some)
+        chosen[pending] = ids.gather(1, _draw(kept, some)[:, None])[:, 0]
+        # More likely than the last candidate is also more likely than all others.
+        least = ordered.masked_fill(kept == 0, 1.0).amin(-1)
+        ends_within = (least > ordered[:, -1]).tolist()
+        pending = [
+            row
+            for row, ends in zip(pending, ends_within, strict=True)
+            if count < vocabulary and not (ends and sequences[row].params.top_k <= count)
+        ]
+    return chosen
+
+
+def _most_likely(probabilities: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `count` largest of each row and their ids, largest first, equals in the order of ids."""
+    if count == probabilities.shape[-1]:
+        return probabilities.sort(dim=-1, descending=True, stable=True)
+    ids = probabilities.topk(count, dim=-1, sorted=False).indices.sort(dim=-1).values
+    ordered, order = probabilities.gather(1, ids).sort(dim=-1, descending=True, stable=True)
+    return ordered, ids.gather(1, order)
 
 
 def _filter(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
-    """Zero what top-k, top-p and min-p drop; rows (S, V) are sorted, most likely first."""
+    """Zero what top-k, top-p and min-p drop; rows (S, C) begin a distribution, most likely first."""
     device = probabilities.device
     params = [sequence.params for sequence in sequences]
-    vocabulary = probabilities.shape[-1]
-    ranks = torch.arange(vocabulary, device=device)
-    limits = torch.tensor([item.top_k or vocabulary for item in params], device=device)[:, None]
-    top_p = torch.tensor([item.top_p for item in params], dtype=torch.float64, device=device)[:, None]
-    min_p = torch.tensor([item.min_p for item in params], dtype=torch.float64, device=device)[:, None]
-    kept = probabilities.masked_fill(ranks >= limits, 0.0)
-    kept = kept / kept.sum(-1, keepdim=True)
+    ranks = torch.arange(probabilities.shape[-1], device=device)
+    top_k = torch.tensor([item.top_k for item in params], device=device)[:, None]
+    top_p = _column([item.top_p for item in params], device)
+    min_p = _column([item.min_p for item in params], device)
+    kept = probabilities.masked_fill((top_k > 0) & (ranks >= top_k), 0.0)
+    kept = torch.where(top_k > 0, kept / kept.sum(-1, keepdim=True), kept)
     before = kept.cumsum(-1) - kept
     # The first token always stays: nothing is more likely.
     dropped = ((before >= top_p) & (ranks > 0)) | (kept < min_p * kept[:, :1])

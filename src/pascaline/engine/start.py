@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from pascaline.checkpoint.hf_config import parse_model_config
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError
@@ -19,7 +18,7 @@ from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
-from pascaline.models import build
+from pascaline.models import build, read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
 
 KEY_VALUE_DTYPE = torch.float32
@@ -69,7 +68,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     device = settle_device(config.device)
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
-        model_config = parse_model_config(checkpoint.hf_config)
+        model_config = read_config(checkpoint.hf_config)
         launcher = Launcher(Policy(Chip(device), KERNELS))
         model = build(model_config, launcher)
         check_tensors(model, checkpoint)

@@ -8,9 +8,9 @@ from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.weights import Dense, Packed, Weight
 
-SCRATCH_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Weights dequantised at a time: on the CPU 1 MiB of fp32, which stays in a core's L2 cache;
-on a GPU enough rows to fill it."""
+SCRATCH_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Weights dequantised at a time: on the CPU 4 MiB of fp32, small enough for the shared cache and
+large enough that threads meet seldom; on a GPU enough rows to fill it."""
 
 
 def _dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:

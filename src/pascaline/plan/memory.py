@@ -88,7 +88,7 @@ def activation_bytes(
     The residual stream and what attention and the feed-forward block make of it; the keys and
     values laid out densely for a group of sequences and their scores; the logits (of every token,
     where prompt log-probabilities are wanted), a copy of those that are sampled from and
-    sampling's fp64 rows; the tile of dequantised weights.
+    sampling's fp64 rows; the tile of dequantised weights; the rotary table.
     """
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
@@ -96,9 +96,10 @@ def activation_bytes(
     tokens = 4 * max_batch_tokens * max(attention, feed_forward)
     gathered = max(GATHERED_TOKENS, max_model_len)
     context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
+    rotary_tables = 4 * max_model_len * size
     rows = min(max_batch_tokens, max_sequences)
     logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
-    return tokens + context + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+    return tokens + context + rotary_tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
 
 
 def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
@@ -112,14 +113,14 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     """
     kind = request.device.type
     one_page = page_bytes(config, request.key_value_dtype)
-    wanted = request.max_model_len or config.max_position_embeddings
+    wanted = request.max_model_len or config.context_length
     activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, wanted, kind)
     fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
     budget = int(request.available_bytes * request.utilization) - fixed
-    if request.max_model_len is not None and request.max_model_len > config.max_position_embeddings:
+    if request.max_model_len is not None and request.max_model_len > config.context_length:
         raise ConfigError(
             f"a context of {request.max_model_len} tokens was asked for",
-            expected=f"at most the {config.max_position_embeddings} that the model was trained for",
+            expected=f"at most the {config.context_length} that the model was trained for",
         )
     affordable = max(budget, 0) // one_page if request.pages is None else request.pages
     context = min(wanted, affordable * PAGE_SIZE)

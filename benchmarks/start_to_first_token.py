@@ -1,0 +1,137 @@
+"""From the command to the first token: `pascaline generate demo --max-tokens 1`, on a warm disk.
+
+    python benchmarks/start_to_first_token.py [--model demo] [--runs 5]
+
+Runs the command itself, timed to the first byte of its output and to its end; and, in turns with
+it, a process that goes the same way and notes the time at every station. Prints medians and writes
+a run record: one row for each run of the command, one with the median of each station.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.json_lines import BENCHMARKS
+from harness.machine import load_average, measured_cpu, now, physical_cores, software, write_result
+
+from pascaline.core.errors import ConfigError, PascalineError
+from pascaline.report.run_record import Row, RunRecord
+
+CASE = "start-to-first-token"
+PROMPT = "The capital of France is"
+GOAL_S = 4.0
+"""Longest time to the first token that the project allows itself."""
+
+
+@dataclass(frozen=True)
+class CommandRun:
+    """Seconds from starting the process."""
+
+    to_first_byte_s: float
+    to_exit_s: float
+
+
+def main() -> int:
+    arguments = _parse_arguments()
+    try:
+        return _run(arguments.model, arguments.runs)
+    except PascalineError as error:
+        sys.stderr.write(f"start_to_first_token: {error}\n")
+        return 2
+
+
+def _run(model: str, runs: int) -> int:
+    before = load_average()
+    _time_command(model)  # reads everything from disk once
+    commands: list[CommandRun] = []
+    stations: dict[str, list[float]] = defaultdict(list)
+    for _ in range(runs):
+        commands.append(_time_command(model))
+        for station, seconds in _time_stations(model).items():
+            stations[station].append(seconds)
+    first = statistics.median(run.to_first_byte_s for run in commands)
+    slowest = max(run.to_first_byte_s for run in commands)
+    notes = [
+        f"command to first token: median {first:.2f} s of {runs} runs, slowest {slowest:.2f} s "
+        f"(goal: {GOAL_S:.0f} s); to its end {statistics.median(run.to_exit_s for run in commands):.2f} s",
+        *(f"{station}: {statistics.median(taken):.3f} s" for station, taken in stations.items()),
+        f"load average of the last minute: {before} at the start, {load_average()} at the end",
+    ]
+    rows = [
+        *(Row(module="", op="command to first token", measured_s=run.to_first_byte_s) for run in commands),
+        *(Row(module="", op="command to its end", measured_s=run.to_exit_s) for run in commands),
+        *(Row(module="", op=name, measured_s=statistics.median(taken)) for name, taken in stations.items()),
+    ]
+    record = RunRecord(
+        kind="bench",
+        created=now(),
+        software=software("pascaline", "torch", "numpy"),
+        cpu=measured_cpu(physical_cores()),
+        model={"model": model},
+        rows=rows,
+        notes=notes,
+    )
+    print("\n".join(notes))
+    if record.cpu is not None:
+        print(f"written: {os.path.relpath(write_result(record, record.cpu, CASE))}")
+    return 0
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--model", default="demo", help="as for pascaline generate")
+    parser.add_argument("--runs", type=int, default=5)
+    arguments = parser.parse_args()
+    if arguments.runs < 1:
+        parser.error("--runs has to be at least 1")
+    return arguments
+
+
+def _time_command(model: str) -> CommandRun:
+    command = Path(sys.executable).with_name("pascaline")
+    began = time.monotonic()
+    with subprocess.Popen(
+        [command, "generate", model, "--prompt", PROMPT, "--max-tokens", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        first = process.stdout.read(1) if process.stdout is not None else b""
+        arrived = time.monotonic()
+        _, messages = process.communicate()
+        ended = time.monotonic()
+    if process.returncode or not first:
+        raise ConfigError(f"pascaline generate failed: {messages.decode(errors='replace').strip()}")
+    return CommandRun(arrived - began, ended - began)
+
+
+def _time_stations(model: str) -> dict[str, float]:
+    """Seconds on the way to each station from the one before it."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.first_token_worker", model, PROMPT],
+        cwd=BENCHMARKS,
+        capture_output=True,
+        check=False,
+    )
+    ended = time.monotonic()
+    if done.returncode:
+        raise ConfigError(f"the timed run failed: {done.stderr.decode(errors='replace').strip()}")
+    times = json.loads(done.stdout) | {"end of the process": ended}
+    taken: dict[str, float] = {}
+    for station, arrived in times.items():
+        taken[station] = arrived - began
+        began = arrived
+    return taken
+
+
+if __name__ == "__main__":
+    sys.exit(main())
