@@ -25,11 +25,6 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pascaline.cli.app", *arguments]
 
 
-def environment() -> dict[str, str]:
-    # On a machine that others use too, waiting threads that spin make a step many times slower.
-    return {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-
-
 def until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     """Whether the condition became true in time."""
     deadline = time.monotonic() + timeout_s
@@ -52,7 +47,6 @@ class RunningServer:
             command("serve", *self.arguments),
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
             start_new_session=True,  # so that `interrupt` can reach all that a terminal would
         )
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from running_server import command, environment
+from running_server import command
 
 QUESTION = "Say only: yes"
 TIMEOUT_S = 90.0
@@ -24,7 +24,7 @@ class Terminal:
         self._person, program = pty.openpty()
         self.process = subprocess.Popen(
             command(*arguments),
-            env={**environment(), "TERM": "dumb"},
+            env={**os.environ, "TERM": "dumb"},
             preexec_fn=lambda: os.login_tty(program),  # so that Ctrl-C is a signal
         )
         os.close(program)

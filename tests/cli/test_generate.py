@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from outcome import Outcome, Run
 
-from running_server import command, environment
+from running_server import command
 
 PARIS = ("generate", "demo", "--prompt", "The capital of France is", "--max-tokens", "3")
 
@@ -99,9 +99,7 @@ def test_text_alone_on_stdout(run: Run) -> None:
 def start_long_answer() -> subprocess.Popen[bytes]:
     """A generation that writes as it goes and would take minutes."""
     arguments = ("generate", "demo", "--prompt", "Once upon a time", "--max-tokens", "8000", "--ignore-eos")
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
-    )
+    return subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_ctrl_c_ends_it_cleanly() -> None:
@@ -142,7 +140,6 @@ def modules_after(*arguments: str) -> set[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
     )
     return set(ran.stderr.splitlines()[-1].split())
 

@@ -252,6 +252,7 @@ def test_chat_refuses_by_name(client: openai.OpenAI, fields: dict[str, Any], nam
         ({"prompt": []}, "no prompt"),
         ({"prompt": [5, 999_999]}, "token id 999999"),
         ({"prompt": {"text": "x"}}, "prompt"),
+        ({"prompt": ["a"] * 20, "n": 60}, "20 prompts × n = 60"),
     ],
 )
 def test_completions_refuse_by_name(client: openai.OpenAI, fields: dict[str, Any], named: str) -> None:

@@ -124,7 +124,8 @@ def test_a_plan_fits_or_says_what_would(config: ModelConfig, wish: MemoryRequest
         check(outcome, config, wish)
         return
     told = str(outcome)
-    fitting = replace(wish, max_model_len=None)
+    # What is called enough is enough for a context of 256 tokens, or a shorter one that was asked for.
+    useful = None if wish.max_model_len is None else min(wish.max_model_len, 256)
     if isinstance(outcome, ConfigError) and "trained for" in told:
         assert wish.max_model_len is not None
         assert wish.max_model_len > config.max_position_embeddings
@@ -132,7 +133,7 @@ def test_a_plan_fits_or_says_what_would(config: ModelConfig, wish: MemoryRequest
         return
     if pages := re.findall(r"at least (\d+) pages", told):
         assert isinstance(outcome, ConfigError)
-        fitting = replace(fitting, pages=int(pages[0]))
+        fitting = replace(wish, pages=int(pages[0]), max_model_len=useful)
     elif shorter := re.findall(r"--max-model-len (\d+) fits", told):
         assert wish.max_model_len is not None
         assert int(shorter[0]) < wish.max_model_len
@@ -140,8 +141,7 @@ def test_a_plan_fits_or_says_what_would(config: ModelConfig, wish: MemoryRequest
     else:
         [needed] = re.findall(r"at least ([\d.]+ \w+) available", told)
         assert capacity(needed) > wish.available_bytes
-        context = None if wish.max_model_len is None else min(wish.max_model_len, 256)
-        fitting = replace(wish, available_bytes=int(capacity(needed)), max_model_len=context)
+        fitting = replace(wish, available_bytes=int(capacity(needed)), max_model_len=useful)
     check(divide(config, fitting), config, fitting)
 
 
@@ -172,6 +172,15 @@ def test_without_a_wish_the_context_shrinks_and_says_so() -> None:
     plan = divide(SEVEN_B, request(available_bytes=7 * GIB))
     assert plan.max_model_len < 4096
     assert plan.notes == (f"the context is limited to {plan.max_model_len} of 4096 tokens by memory",)
+
+
+def test_a_model_of_long_contexts_runs_with_a_short_one_where_its_own_does_not_fit() -> None:
+    long = replace(SEVEN_B, max_position_embeddings=1 << 20)
+    plan = divide(long, request(available_bytes=8 * GIB))
+    assert 256 <= plan.max_model_len < 1 << 20
+    assert plan.total_bytes <= 8 * GIB * 0.9
+    with pytest.raises(OutOfMemoryError):
+        divide(long, request(available_bytes=8 * GIB, max_model_len=1 << 20))
 
 
 def test_too_few_pages_are_refused_as_such() -> None:

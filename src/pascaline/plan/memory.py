@@ -114,24 +114,31 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     kind = request.device.type
     one_page = page_bytes(config, request.key_value_dtype)
     wanted = request.max_model_len or config.context_length
-    activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, wanted, kind)
-    fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
-    budget = int(request.available_bytes * request.utilization) - fixed
     if request.max_model_len is not None and request.max_model_len > config.context_length:
         raise ConfigError(
             f"a context of {request.max_model_len} tokens was asked for",
             expected=f"at most the {config.context_length} that the model was trained for",
         )
-    affordable = max(budget, 0) // one_page if request.pages is None else request.pages
-    context = min(wanted, affordable * PAGE_SIZE)
+    reach = wanted
+    while True:
+        activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, reach, kind)
+        fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
+        budget = int(request.available_bytes * request.utilization) - fixed
+        affordable = max(budget, 0) // one_page if request.pages is None else request.pages
+        context = min(reach, affordable * PAGE_SIZE)
+        useful = min(wanted, MIN_USEFUL_CONTEXT)
+        if context >= useful or reach == useful or request.max_model_len is not None:
+            break
+        # Activations grow with the context: a shorter one may fit where the model's own does not.
+        reach = max(reach // 2, useful)
     where = "on the card" if kind == "cuda" else "in this machine's memory"
-    if request.pages is not None and context < min(wanted, MIN_USEFUL_CONTEXT):
+    if request.pages is not None and context < useful:
         raise ConfigError(
             f"{request.pages} KV pages were asked for, which hold {max(request.pages, 0) * PAGE_SIZE} tokens",
-            expected=f"at least {pages_for(min(wanted, MIN_USEFUL_CONTEXT))} pages",
+            expected=f"at least {pages_for(useful)} pages",
         )
-    if context < min(wanted, MIN_USEFUL_CONTEXT):
-        needed = fixed + pages_for(min(wanted, MIN_USEFUL_CONTEXT)) * one_page
+    if context < useful:
+        needed = fixed + pages_for(useful) * one_page
         raise OutOfMemoryError(
             f"the model does not fit {where}: weights {format_bytes(request.weights_bytes)}, "
             f"activations {format_bytes(activations)}, runtime {format_bytes(RUNTIME_BYTES[kind])}, and "

@@ -21,6 +21,9 @@ from pascaline.text.tokenizer import Tokenizer
 
 router = APIRouter()
 
+MAX_CHOICES = 1024
+"""Each choice is a sequence with a state of its own; more are better sent as several requests."""
+
 
 @router.post("/v1/completions", response_model=None)
 async def completions(body: CompletionRequest, request: Request) -> Response:
@@ -31,6 +34,11 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     prompts = [service.llm.text.encode(prompt) for prompt in body.prompts()]
     if not prompts:
         raise ConfigError("the request has no prompt", expected="at least one")
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise ConfigError(
+            f"the request asks for {len(prompts)} prompts × n = {body.n} answers",
+            expected=f"at most {MAX_CHOICES} at once",
+        )
     generation = Generation(service, prompts, body.settings())
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
