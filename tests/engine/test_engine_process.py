@@ -48,7 +48,12 @@ async def started(path: Path, report: object = ignore_progress) -> AsyncIterator
 
 
 def engines() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """Engines that this process started itself; the shared server, whose engine is its own, is none."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "pascaline.engine.process" in child.cmdline()
+    ]
 
 
 async def text_of(llm: AsyncLLM, prompt: str, params: SamplingParams) -> str:
