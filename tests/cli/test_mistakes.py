@@ -65,6 +65,7 @@ def message(run: Run, *arguments: str) -> str:
         ),
         (("serve", "demo", "--port", "70000"), "--port"),
         (("serve", "demo", "--port", "0", "--host", "192.0.2.1"), "cannot listen on 192.0.2.1:0"),
+        (("serve", "demo", "--port", "0", "--api-key", ""), "the API key is empty"),
         (("serve", "demo", "--max-sequences", "8", "--max-batch-tokens", "4"), "max_batch_tokens is 4"),
         (("translate", "demo"), "translate"),
         (

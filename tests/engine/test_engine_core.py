@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pascaline.engine.core import EngineCore
+from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, EngineStatus, Submit
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.llm.offline import LLM
@@ -96,17 +98,35 @@ def test_what_cannot_run_is_rejected_once(
 ) -> None:
     core.submit(Submit(5, prompt, params))
     assert core.has_work
-    [rejected] = core.step().rejected
-    assert rejected.request_id == 5
-    assert reason in rejected.reason
-    assert core.step().rejected == []
+    [failed] = core.step().failed
+    assert failed.request_id == 5
+    assert reason in failed.failure.seen
+    assert core.step().failed == []
 
 
 def test_an_id_in_use_is_rejected_and_its_owner_goes_on(core: EngineCore) -> None:
     core.submit(Submit(1, [5, 6, 7], PARAMS))
     core.submit(Submit(1, [8], PARAMS))
     step = core.step()
-    assert [item.reason for item in step.rejected] == ["request id 1 is in use"]
+    assert [item.failure.seen for item in step.failed] == ["request id 1 is in use"]
     assert len(step.tokens) == 1
     tokens = [token for _ in range(2) for token in core.step().tokens]
     assert [token.finish_reason for token in tokens] == [None, "length"]
+
+
+def test_logits_that_are_no_numbers_end_the_request(demo_path: Path, tmp_path: Path) -> None:
+    damaged = bytearray(demo_path.read_bytes())
+    damaged[60_000_000:60_000_400] = b"\xff" * 400  # among the weights: scales become NaN
+    (tmp_path / "damaged.gguf").write_bytes(damaged)
+    core = EngineCore(EngineConfig(str(tmp_path / "damaged.gguf"), pages=64))
+    core.submit(Submit(1, list(range(100, 140)), SamplingParams(n=2, max_tokens=4)))
+    failed = []
+    while core.has_work:
+        step = core.step()
+        assert not step.tokens
+        failed += step.failed
+    assert {(item.request_id, item.failure.seen) for item in failed} == {
+        (1, "the model's output is not a number")
+    }
+    status = core.status()
+    assert (status.pages_free, status.pages_cached) == (64, 0), "nothing that is broken is remembered"

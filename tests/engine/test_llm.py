@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,6 +28,24 @@ def nothing_is_left(demo_llm: LLM) -> None:
     assert (status.running, status.waiting) == (0, 0)
     assert status.pages_free + status.pages_cached == status.pages_total
     assert not demo_llm._live
+
+
+def test_a_device_that_is_none_is_not_taken_for_cuda() -> None:
+    with pytest.raises(ConfigError, match="device is 'tpu'"):
+        LLM("demo", device="tpu")  # type: ignore[arg-type]
+
+
+def test_prompts_from_an_iterator(demo_llm: LLM) -> None:
+    results = demo_llm.generate((prompt for prompt in (PROMPT, PROMPT)), greedy(1))  # type: ignore[arg-type]
+    assert [result.completions[0].text for result in results] == [" Paris"] * 2
+
+
+def test_threads_that_generate_at_once(demo_llm: LLM) -> None:
+    prompts = [f"Count {number}: 1, 2," for number in range(6)]
+    alone = [demo_llm.generate(prompt, greedy(8))[0].completions[0].text for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        found = list(pool.map(lambda prompt: demo_llm.generate(prompt, greedy(8)), prompts))
+    assert [result.completions[0].text for [result] in found] == alone
 
 
 def test_each_way_to_end(demo_llm: LLM) -> None:

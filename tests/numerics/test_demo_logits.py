@@ -165,7 +165,7 @@ def run(core: EngineCore, requests: list[Submit]) -> list[Outcome]:
         core.submit(request)
     while core.has_work:
         outputs = core.step()
-        assert not outputs.rejected
+        assert not outputs.failed
         prompts |= {prompt.request_id: prompt for prompt in outputs.prompts}
         for token in outputs.tokens:
             tokens[token.request_id].append(token)

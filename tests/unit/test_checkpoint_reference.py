@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import ResolvedModel, resolve
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ignore_progress
@@ -45,11 +46,28 @@ def test_folders_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "model", ["", "gpt2", "none.gguf", "models/none.gguf", "/no/such/folder", "a/b/c", "./a"]
+    "model",
+    [
+        "",
+        "gpt2",
+        "none.gguf",
+        "models/none.gguf",
+        "/no/such/folder",
+        "a/b/c",
+        "./a",
+        "~nobody-here/a",
+        "a" * 5000,
+    ],
 )
 def test_no_such_model(model: str) -> None:
     with pytest.raises(CheckpointError, match=r"no such model: .*Hugging Face id \(owner/name\)"):
         resolve(model, ignore_progress)
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.gguf")
+    with pytest.raises(CheckpointError, match="is a pipe or a device, not a file"):
+        open_checkpoint(tmp_path / "model.gguf")
 
 
 @pytest.fixture

@@ -49,6 +49,14 @@ def test_the_cache_folder(
     assert cache_dir() == Path(expected)
 
 
+def test_without_a_home_the_cache_folder_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PASCALINE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2_000_000_123)
+    with pytest.raises(ConfigError, match="Set HOME, or PASCALINE_CACHE"):
+        cache_dir()
+
+
 def test_files_are_replaced_whole_with_the_users_permissions(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -127,6 +135,7 @@ def test_a_stage_that_fails_ends_too(clock: list[float]) -> None:
     with pytest.raises(KeyError), Stage(reports.append, "loading", 4.0, "files"):
         raise KeyError
     assert [report.finished for report in reports] == [False, True]
+    assert reports[-1].failed
     assert reports[-1].done == 0.0
 
 

@@ -24,7 +24,7 @@ from pascaline.engine.messages import (
     PromptLogprob,
     PromptOutput,
     Ready,
-    Rejected,
+    RequestFailed,
     Shutdown,
     Start,
     StartProgress,
@@ -115,7 +115,9 @@ from_engine: st.SearchStrategy[FromEngine] = st.one_of(
         statuses,
         st.lists(tokens, max_size=4),
         st.lists(prompts, max_size=2),
-        st.lists(st.builds(Rejected, integers, texts), max_size=2),
+        st.lists(
+            st.builds(RequestFailed, integers, st.builds(Failed, texts, texts, texts, texts)), max_size=2
+        ),
     ),
 )
 

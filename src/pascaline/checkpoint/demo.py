@@ -61,7 +61,10 @@ def fetch_demo(report: ProgressCallback) -> Path:
         ) from error
     except OSError as error:
         refuse_full_disk(error, path.parent)
-        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror}",
+            remedy="Point PASCALINE_CACHE to a folder that you may write to",
+        ) from error
     return path
 
 

@@ -23,6 +23,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     """
     if path.is_dir():
         return SafetensorsFolder(path)
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        raise CheckpointError(f"{path} is a pipe or a device, not a file", expected=_ACCEPTED)
     try:
         with path.open("rb") as file:
             start = file.read(8)

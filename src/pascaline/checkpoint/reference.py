@@ -31,11 +31,14 @@ def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
     """
     if model == "demo":
         return ResolvedModel(fetch_demo(report), "demo")
-    path = Path(model).expanduser()
-    if model and path.is_dir():
-        return ResolvedModel(path, path.resolve().name)
-    if model and path.exists():
-        return ResolvedModel(path, path.stem)
+    try:
+        path = Path(model).expanduser()
+        if model and path.is_dir():
+            return ResolvedModel(path, path.resolve().name)
+        if model and path.exists():
+            return ResolvedModel(path, path.stem)
+    except (OSError, RuntimeError) as error:  # a name that is too long; ~user without such a user
+        raise CheckpointError(f"no such model: {model!r} ({error})", expected=_ACCEPTED) from error
     if _HUB_ID.fullmatch(model) and path.suffix not in (".gguf", ".safetensors"):
         from pascaline.checkpoint.hub import fetch_snapshot  # its library takes 0.2 s to import
 

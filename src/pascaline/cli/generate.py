@@ -39,7 +39,7 @@ def generate(
         bool, typer.Option("--ignore-eos", help="go on past the model's end token")
     ] = False,
     logprobs: Annotated[
-        int | None, typer.Option(min=0, help="log-probabilities, with this many alternatives")
+        int | None, typer.Option(min=0, help="with --json: log-probabilities, and this many alternatives")
     ] = None,
     device: DeviceOption = Device.auto,
     max_model_len: MaxModelLenOption = None,

@@ -78,7 +78,8 @@ class ProgressBars:
     def _say(self, progress: Progress) -> None:
         if progress.finished:
             if progress.stage in self._said:
-                sys.stderr.write(f"{progress.stage}: done in {format_seconds(progress.elapsed_s)}\n")
+                ended = "stopped after" if progress.failed else "done in"
+                sys.stderr.write(f"{progress.stage}: {ended} {format_seconds(progress.elapsed_s)}\n")
         elif progress.stage not in self._said and (progress.expected_s or 0.0) >= QUIET_BELOW_S:
             self._said.add(progress.stage)
             expected = format_seconds(progress.expected_s or 0.0)

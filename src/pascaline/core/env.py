@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pascaline.core.errors import ConfigError
+
 
 def cache_dir() -> Path:
     """Folder for everything that can be fetched or built again; not created here."""
@@ -19,4 +21,7 @@ def cache_dir() -> Path:
     if configured:
         return Path(configured).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pascaline"
+    try:
+        return Path(base).expanduser() / "pascaline"
+    except RuntimeError as error:  # no HOME, and no such user: a container with a user id of its own
+        raise ConfigError("no home folder is known", remedy="Set HOME, or PASCALINE_CACHE") from error

@@ -17,7 +17,7 @@ class Progress:
     """One report: `done` of `total` (in `unit`, "bytes" or a plural noun) after `elapsed_s`.
 
     `expected_s` is the expected duration of the whole stage, None while nothing is known;
-    `finished` is set on a stage's last report.
+    `finished` is set on a stage's last report, `failed` too where the stage was broken off.
     """
 
     stage: str
@@ -27,6 +27,7 @@ class Progress:
     elapsed_s: float
     expected_s: float | None
     finished: bool = False
+    failed: bool = False
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -71,7 +72,7 @@ class Stage:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._emit(finished=True)
+        self._emit(finished=True, failed=kind is not None)
 
     def advance(self, amount: float) -> None:
         """Count `amount` more units as done."""
@@ -79,7 +80,7 @@ class Stage:
         if time.monotonic() - self._last >= self.MIN_INTERVAL_S:
             self._emit(finished=False)
 
-    def _emit(self, *, finished: bool) -> None:
+    def _emit(self, *, finished: bool, failed: bool = False) -> None:
         now = time.monotonic()
         self._last = now
         elapsed_s = now - self._start
@@ -89,5 +90,5 @@ class Stage:
         elif self._done > 0 and self.total > 0:
             expected_s = elapsed_s * self.total / self._done
         self._report(
-            Progress(self._stage, self._done, self.total, self._unit, elapsed_s, expected_s, finished)
+            Progress(self._stage, self._done, self.total, self._unit, elapsed_s, expected_s, finished, failed)
         )

@@ -6,16 +6,18 @@ import time
 
 import torch
 
+from pascaline.core.errors import ConfigError, EngineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
 from pascaline.engine.batch import PreparedStep, prepare
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import (
     Abort,
     EngineStatus,
+    Failed,
     PromptLogprob,
     PromptOutput,
     Ready,
-    Rejected,
+    RequestFailed,
     StepOutputs,
     Submit,
     TokenOutput,
@@ -44,7 +46,7 @@ class EngineCore:
         self._device = started.device
         self._eos_token_ids = frozenset(started.model_config.eos_token_ids)
         self._requests: dict[int, list[Sequence]] = {}
-        self._rejected: list[Rejected] = []
+        self._failed: list[RequestFailed] = []
         self._next_order = 0
         self._steps = 0
         self._step_s = 0.0
@@ -55,13 +57,13 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.scheduler.waiting or self.scheduler.running or self._rejected)
+        return bool(self.scheduler.waiting or self.scheduler.running or self._failed)
 
     def submit(self, message: Submit) -> None:
-        """Take a request in. One that cannot run is answered with a `Rejected` in the next step."""
+        """Take a request in. One that cannot run is answered with a `RequestFailed` in the next step."""
         reason = self._refusal(message)
         if reason is not None:
-            self._rejected.append(Rejected(message.request_id, reason))
+            self._failed.append(RequestFailed(message.request_id, Failed.of(ConfigError(reason))))
             return
         params = message.params
         leader: Sequence | None = None
@@ -100,16 +102,25 @@ class EngineCore:
             prepared = prepare(chunks, self._device)
             logits = self._runner.run(prepared.batch)
             self._note_prompt_logprobs(prepared, logits)
-            sampled = sample(logits[prepared.sampled_rows], prepared.sampled) if prepared.sampled else []
-            self.scheduler.commit(chunks)
+            wanted = logits[prepared.sampled_rows]
+            sampled = sample(wanted, prepared.sampled) if prepared.sampled else []
+            finite = wanted.amax(-1).isfinite().tolist() if prepared.sampled else []
+            broken = {item for item, good in zip(prepared.sampled, finite, strict=True) if not good}
+            # What broken sequences computed must not be remembered for others.
+            self.scheduler.commit([chunk for chunk in chunks if chunk.sequence not in broken])
             for sequence, choice in zip(prepared.sampled, sampled, strict=True):
+                if sequence.finished:
+                    continue  # with a broken sibling, a moment ago
+                if sequence in broken:
+                    self._fail(sequence)
+                    continue
                 if not sequence.prompt_reported:
                     prompts.append(self._report_prompt(sequence))
                 tokens.append(self._accept(sequence, choice))
             self._steps += 1
             self._step_s = time.monotonic() - began
-        rejected, self._rejected = self._rejected, []
-        return StepOutputs(self.status(), tokens, prompts, rejected)
+        failed, self._failed = self._failed, []
+        return StepOutputs(self.status(), tokens, prompts, failed)
 
     def status(self) -> EngineStatus:
         """Counters and gauges as of now."""
@@ -172,6 +183,17 @@ class EngineCore:
         return TokenOutput(
             sequence.request_id, sequence.index, choice.token_id, reason, choice.logprob, choice.top_logprobs
         )
+
+    def _fail(self, sequence: Sequence) -> None:
+        """End a request whose logits are NaN or infinite: no token follows from them."""
+        error = EngineError(
+            "the model's output is not a number",
+            remedy="Its weights may be damaged: fetch the model again",
+        )
+        self._failed.append(RequestFailed(sequence.request_id, Failed.of(error)))
+        for sibling in self._requests[sequence.request_id]:
+            sibling.computed = 0
+        self.abort(Abort(sequence.request_id))
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> str | None:
         params = sequence.params

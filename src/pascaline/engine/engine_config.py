@@ -33,6 +33,8 @@ class EngineConfig:
     pages: int | None = None
 
     def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device is {self.device!r}", expected="auto, cpu or cuda")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:

@@ -133,11 +133,11 @@ class PromptOutput(msgspec.Struct, frozen=True):
     logprobs: list[PromptLogprob] | None = None
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """A request that the engine will not run, and why."""
+class RequestFailed(msgspec.Struct, frozen=True):
+    """A request that the engine will not run, or not go on with, and why. Nothing follows for it."""
 
     request_id: int
-    reason: str
+    failure: Failed
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
@@ -162,7 +162,7 @@ class StepOutputs(msgspec.Struct, tag=True, frozen=True):
     status: EngineStatus
     tokens: list[TokenOutput] = []
     prompts: list[PromptOutput] = []
-    rejected: list[Rejected] = []
+    failed: list[RequestFailed] = []
 
 
 ToEngine = Start | Submit | Abort | Shutdown

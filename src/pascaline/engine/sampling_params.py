@@ -101,5 +101,6 @@ class SamplingParams:
 def _check_range(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
     kinds = int if whole else int | float
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        bounds = f"at least {low}" if high == MAX_COUNT else f"from {low} to {high}"
+        too_large = isinstance(value, int) and value > high
+        bounds = f"at least {low}" if high == MAX_COUNT and not too_large else f"from {low} to {high}"
         raise ConfigError(f"{name} is {value!r}", expected=f"a whole number, {bounds}" if whole else bounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Literal
 import torch
 
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import ConfigError
+from pascaline.core.errors import ConfigError, PascalineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
@@ -31,6 +32,12 @@ class _Live:
     request_id: int
     output: RequestOutput
     deltas: deque[Delta] = field(default_factory=deque)
+    errors: list[PascalineError] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise what ended the request, if anything did."""
+        for error in self.errors:
+            raise error
 
 
 class LLM:
@@ -81,6 +88,7 @@ class LLM:
         )
         self._next_request_id = 0
         self._live: dict[int, _Live] = {}
+        self._lock = threading.Lock()  # threads that generate at once share the steps
 
     @property
     def ready(self) -> Ready:
@@ -118,7 +126,10 @@ class LLM:
         live = [self._submit(token_ids, setting) for token_ids, setting in zip(ids, settings, strict=True)]
         try:
             while not all(request.output.finished for request in live):
-                self._step()
+                with self._lock:
+                    self._step()
+                for request in live:
+                    request.check()
         finally:
             self._drop(live)
         return [request.output.result for request in live]
@@ -145,8 +156,10 @@ class LLM:
             while request.deltas or not request.output.finished:
                 while request.deltas:
                     yield request.deltas.popleft()
-                if not request.output.finished:
-                    self._step()
+                request.check()
+                with self._lock:
+                    if not request.output.finished:
+                        self._step()
         finally:
             self._drop([request])
 
@@ -156,23 +169,26 @@ class LLM:
 
     def _submit(self, token_ids: list[int], params: SamplingParams) -> _Live:
         params = params.seeded()
-        self._next_request_id += 1
-        request = _Live(self._next_request_id, RequestOutput(self.text.tokenizer, token_ids, params))
-        self._live[request.request_id] = request
-        self._core.submit(Submit(request.request_id, token_ids, params))
+        with self._lock:
+            self._next_request_id += 1
+            request = _Live(self._next_request_id, RequestOutput(self.text.tokenizer, token_ids, params))
+            self._live[request.request_id] = request
+            self._core.submit(Submit(request.request_id, token_ids, params))
         return request
 
     def _drop(self, requests: list[_Live]) -> None:
         """Forget requests; the engine stops those that are not finished."""
-        for request in requests:
-            self._live.pop(request.request_id, None)
-            self._core.abort(Abort(request.request_id))
+        with self._lock:
+            for request in requests:
+                self._live.pop(request.request_id, None)
+                self._core.abort(Abort(request.request_id))
 
     def _step(self) -> None:
         """One step of the engine; its tokens go to whichever request they belong to."""
         step = self._core.step()
-        for rejected in step.rejected:
-            raise ConfigError(rejected.reason)
+        for failed in step.failed:
+            if failed.request_id in self._live:
+                self._live[failed.request_id].errors.append(failed.failure.error())
         for prompt in step.prompts:
             if prompt.request_id in self._live:
                 self._live[prompt.request_id].output.on_prompt(prompt)
@@ -191,8 +207,9 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt given bare, a text or token ids, means itself."""
     if isinstance(prompts, str):
         return [prompts]
-    ids = [item for item in prompts if isinstance(item, int)]
-    several = [item for item in prompts if not isinstance(item, int)]
+    items = list(prompts)  # an iterator can be read only once
+    ids = [item for item in items if isinstance(item, int)]
+    several = [item for item in items if not isinstance(item, int)]
     if ids and several:
         raise ConfigError("the prompts mix bare token ids with prompts", expected="one or the other")
     return [ids] if ids else several

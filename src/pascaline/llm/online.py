@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from pascaline.core.errors import ConfigError, EngineError, PascalineError
+from pascaline.core.errors import EngineError, PascalineError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.client import EngineProcess
 from pascaline.engine.engine_config import EngineConfig
@@ -114,9 +114,9 @@ class AsyncLLM:
 
     def _on_step(self, step: StepOutputs) -> None:
         self.status = step.status
-        for rejected in step.rejected:
-            if rejected.request_id in self._live:
-                self._live[rejected.request_id].inbox.put_nowait(ConfigError(rejected.reason))
+        for failed in step.failed:
+            if failed.request_id in self._live:
+                self._live[failed.request_id].inbox.put_nowait(failed.failure.error())
         for prompt in step.prompts:
             if prompt.request_id in self._live:
                 self._live[prompt.request_id].output.on_prompt(prompt)

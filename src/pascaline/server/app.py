@@ -19,7 +19,7 @@ def create_app(llm: AsyncLLM, served_name: str, api_key: str | None = None) -> F
 
     With `api_key`, everything under /v1/ wants `Authorization: Bearer <key>`.
     """
-    app = FastAPI(title="Pascaline", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Pascaline", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = Service(llm, ServerMetrics(llm), served_name, int(time.time()))
     install_error_handlers(app)
     for router in ROUTERS:

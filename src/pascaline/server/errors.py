@@ -44,7 +44,10 @@ def install_error_handlers(app: FastAPI) -> None:
         if not isinstance(error, HTTPException):
             raise error
         kind: ErrorType = "not_found_error" if error.status_code == 404 else "invalid_request_error"
-        return JSONResponse(error_body(str(error.detail), kind), status_code=error.status_code)
+        # 405 must name the methods that are allowed.
+        return JSONResponse(
+            error_body(str(error.detail), kind), status_code=error.status_code, headers=error.headers
+        )
 
     async def on_anything_else(_: Request, error: Exception) -> JSONResponse:
         message = f"the server failed: {type(error).__name__}; its log has the traceback"
@@ -61,6 +64,8 @@ def _describe(problem: dict[str, Any]) -> str:
     if problem["type"] == "json_invalid":
         return f"the body is not valid JSON: {problem['ctx']['error']} at character {location[-1]}"
     name = ".".join(location)
+    if not name and problem["type"] in ("missing", "model_attributes_type", "dict_type"):
+        return "the body is not a JSON object (expected one, and the header Content-Type: application/json)"
     if problem["type"] == "extra_forbidden":
         return f"unknown field {name!r}"
     return f"{name}: {problem['msg']}" if name else str(problem["msg"])

@@ -91,6 +91,8 @@ def run_server(
     The port is taken first, so that a mistake there does not wait for the model; requests that
     come early wait until the model is loaded. `on_ready(url, ready)` is called then.
     """
+    if config.api_key is not None and not config.api_key.strip():
+        raise ConfigError("the API key is empty", expected="some characters", remedy="Or leave --api-key out")
     with bind(config.host, config.port) as listener:
         # Outside of the event loop, where Ctrl-C ends a download at once.
         resolved = resolve(config.model, report)
