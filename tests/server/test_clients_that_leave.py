@@ -31,6 +31,10 @@ class Holdings:
     @classmethod
     def of(cls, server: RunningServer) -> Holdings:
         process = psutil.Process(server.process.pid)
+        # The connection of a client that has just gone, this test's own among them, closes a moment later.
+        assert until(
+            lambda: all(item.status == psutil.CONN_LISTEN for item in process.net_connections("tcp"))
+        )
         return cls(
             process.num_fds(),
             process.num_threads(),
