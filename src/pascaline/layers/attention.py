@@ -8,7 +8,7 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.kernels import OPS, Launcher
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.step_batch import StepBatch
-from pascaline.layers.linear import Linear
+from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.module import Layer
 from pascaline.layers.rotary import RotaryEmbedding
 
@@ -38,16 +38,18 @@ class Attention(Layer):
         hidden = config.hidden_size
         query_size = config.num_attention_heads * config.head_dim
         key_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = Linear(f"{path}.q_proj", launch, hidden, query_size, bias=bias)
-        self.k_proj = Linear(f"{path}.k_proj", launch, hidden, key_size, bias=bias)
-        self.v_proj = Linear(f"{path}.v_proj", launch, hidden, key_size, bias=bias)
+        self.qkv_proj = MergedLinear(
+            f"{path}.qkv_proj",
+            launch,
+            hidden,
+            {"q_proj": query_size, "k_proj": key_size, "v_proj": key_size},
+            bias=bias,
+        )
         self.o_proj = Linear(f"{path}.o_proj", launch, query_size, hidden, bias=output_bias)
 
     def forward(self, x: torch.Tensor, batch: StepBatch, cache: KeyValueCache) -> torch.Tensor:
         """(T, hidden_size) -> the same; stores the new tokens' keys and values in the cache."""
-        query = self._heads(self.q_proj(x))
-        key = self._heads(self.k_proj(x))
-        value = self._heads(self.v_proj(x))
+        query, key, value = (self._heads(part) for part in self.qkv_proj(x))
         query = self.rotary.rotate(self.path, query, batch.positions)
         key = self.rotary.rotate(self.path, key, batch.positions)
         keys, values = cache.keys[self.layer], cache.values[self.layer]

