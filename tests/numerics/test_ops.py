@@ -18,6 +18,7 @@ from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Op, Policy
 from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.op import Case, Shaped, summation_error
 from pascaline.weights import Dense, Packed
+from pascaline.weights.codes import Codes
 
 CPU = torch.device("cpu")
 CANARY = 12345.0
@@ -52,7 +53,9 @@ def tensors_of(value: object) -> list[torch.Tensor]:
     if isinstance(value, Dense):
         return [value.tensor]
     if isinstance(value, Packed):
-        return [item for item in (value.codes, value.scales, value.offsets) if item is not None]
+        return [tensor for item in vars(value).values() for tensor in tensors_of(item)]
+    if isinstance(value, Codes):
+        return [plane.data for plane in value.planes]
     return [value] if isinstance(value, torch.Tensor) else []
 
 
@@ -97,7 +100,7 @@ def test_kernel_is_within_the_tolerance_of_the_reference(kernel: Kernel, op: Op,
     out.assert_nothing_outside_was_written()
     for value, copies in zip(inputs, before, strict=True):
         for tensor, copy in zip(tensors_of(value), copies, strict=True):
-            assert torch.equal(tensor, copy)
+            torch.testing.assert_close(tensor, copy, rtol=0, atol=0, equal_nan=True)
     assert expected.shape == out.view.shape
     # Not `error > bound`: a NaN that was left in the output compares false with everything.
     wrong = ~((out.view.double() - expected).abs() <= bound)

@@ -13,7 +13,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.loader import check_tensors, load_rope_factors, load_weights, planned_bytes
+from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, planned_bytes
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
@@ -68,17 +68,17 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     device = settle_device(config.device)
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
-        model_config = read_config(checkpoint.hf_config)
+        model_config = read_config(checkpoint.hf_config, checkpoint.container)
         launcher = Launcher(Policy(Chip(device), KERNELS))
         model = build(model_config, launcher)
-        check_tensors(model, checkpoint)
+        weights = find_weights(model, checkpoint)
         plan = divide(
             model_config,
             MemoryRequest(
                 device=device,
                 available_bytes=available_bytes(device),
                 utilization=config.gpu_memory_utilization,
-                weights_bytes=planned_bytes(model, checkpoint),
+                weights_bytes=planned_bytes(weights),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,
@@ -86,8 +86,9 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
                 key_value_dtype=KEY_VALUE_DTYPE,
             ),
         )
-        model.rotary.build(plan.max_model_len, load_rope_factors(checkpoint, model_config.head_dim // 2))
-        resident = load_weights(model, checkpoint, device, report)
+        rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
+        model.rotary.build(plan.max_model_len, rope_factors)
+        resident = load_weights(model, checkpoint, weights, device, report)
     finally:
         checkpoint.close()
     cache = KeyValueCache(model_config, plan.pages, KEY_VALUE_DTYPE, device)

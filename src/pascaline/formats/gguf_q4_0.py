@@ -1,4 +1,4 @@
-"""Q4_0: 32 elements in 18 bytes: d (fp16), then 16 bytes of 4-bit codes; w = d · (q − 8).
+"""Q4_0: 32 elements in 18 bytes: d (fp16) and 4-bit codes; w = d · (q − 8).
 
 Source: the ggml format definition (block_q4_0).
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.format import Format
-from pascaline.formats.gguf_blocks import as_blocks, half_floats, sequential_nibbles
+from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
 from pascaline.weights import Packed
+from pascaline.weights.codes import Codes, Plane
 
 BLOCK = numpy.dtype([("d", "<f2"), ("codes", "u1", 16)])
 
 
-def load(data: memoryview, shape: tuple[int, ...]) -> Packed:
-    rows, columns, blocks = as_blocks(data, shape, BLOCK)
-    codes, scales = sequential_nibbles(blocks["codes"]), half_floats(blocks["d"])
-    return Packed((rows, columns), 4, 32, 8, codes, scales, None)
+def pack(blocks: Blocks) -> Packed:
+    columns = blocks.shape[1] * 32
+    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
+    return Packed(q, 32, 32, halves(blocks, "d"), zero=8)
 
 
-Q4_0 = Format("Q4_0", load, lambda columns: columns // 32 * BLOCK.itemsize)
+Q4_0 = block_format("Q4_0", 32, BLOCK, pack)

@@ -1,4 +1,4 @@
-"""Q4_1: 32 elements in 20 bytes: d, m (fp16), then 16 bytes of 4-bit codes; w = d · q + m.
+"""Q4_1: 32 elements in 20 bytes: d, m (fp16) and 4-bit codes; w = d · q + m.
 
 Source: the ggml format definition (block_q4_1).
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.format import Format
-from pascaline.formats.gguf_blocks import as_blocks, half_floats, sequential_nibbles
+from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
 from pascaline.weights import Packed
+from pascaline.weights.codes import Codes, Plane
 
 BLOCK = numpy.dtype([("d", "<f2"), ("m", "<f2"), ("codes", "u1", 16)])
 
 
-def load(data: memoryview, shape: tuple[int, ...]) -> Packed:
-    rows, columns, blocks = as_blocks(data, shape, BLOCK)
-    codes, scales = sequential_nibbles(blocks["codes"]), half_floats(blocks["d"])
-    return Packed((rows, columns), 4, 32, 0, codes, scales, half_floats(-blocks["m"]))
+def pack(blocks: Blocks) -> Packed:
+    columns = blocks.shape[1] * 32
+    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
+    return Packed(q, 32, 32, halves(blocks, "d"), offsets=halves(blocks, "m").neg_())
 
 
-Q4_1 = Format("Q4_1", load, lambda columns: columns // 32 * BLOCK.itemsize)
+Q4_1 = block_format("Q4_1", 32, BLOCK, pack)

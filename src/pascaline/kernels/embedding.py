@@ -6,7 +6,8 @@ import torch
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
-from pascaline.weights import Dense, Packed, Weight
+from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
+from pascaline.weights import Dense, Weight
 
 
 def reference(token_ids: torch.Tensor, table: Weight) -> torch.Tensor:
@@ -23,11 +24,8 @@ def launch(token_ids: torch.Tensor, table: Weight, *, out: torch.Tensor, workspa
 def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
     tokens, vocabulary, width = (case.axes[axis] for axis in "TVC")
     token_ids = torch.randint(0, vocabulary, (tokens,), generator=generator)
-    if case.name == "packed":
-        codes = torch.randint(0, 256, (vocabulary, width // 2), generator=generator, dtype=torch.uint8)
-        scales = torch.rand(vocabulary, width // 32, generator=generator).half()
-        offsets = torch.rand(vocabulary, width // 32, generator=generator).half()
-        return token_ids, Packed((vocabulary, width), 4, 32, 0, codes, scales, offsets)
+    if case.name in PACKED_FORMS:
+        return token_ids, random_packed(PACKED_FORMS[case.name], vocabulary, width, generator)
     return token_ids, Dense(torch.randn(vocabulary, width, generator=generator).half())
 
 
@@ -39,13 +37,14 @@ OP = Op(
     reference=reference,
     flop=lambda _: {},
     cases=(
-        Case("packed", {"T": 9, "V": 300, "C": 64}),
+        Case("Q4_1", {"T": 9, "V": 300, "C": 64}),
+        Case("Q6_K", {"T": 3, "V": 70, "C": 256}),
         Case("fp16", {"T": 1, "V": 17, "C": 48}),
     ),
     make_inputs=make_inputs,
     tolerance=Tolerance(
         bound=lambda token_ids, table: FP32_ROUNDING * reference(token_ids, table).abs(),
-        derivation="scale times code is exact in fp32; subtracting the offset rounds once",
+        derivation="scales times code is exact in fp32; subtracting the offset rounds once",
     ),
     source="table look-up",
 )

@@ -6,6 +6,7 @@ import torch
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
+from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Dense, Packed, Weight
 
 SCRATCH_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
@@ -42,6 +43,8 @@ def launch(
     if x.shape[0] == 0:
         return  # no logits are wanted of a prompt's first chunks: do not dequantise the whole head
     rows, columns = weight.shape
+    if isinstance(weight, Packed) and weight.permutation is not None:
+        x, weight = x[:, weight.permutation], weight.without_permutation()
     if isinstance(weight, Dense) and weight.tensor.dtype == x.dtype:
         torch.mm(x, weight.tensor.T, out=out)
     else:
@@ -59,11 +62,8 @@ def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
     m, n, k = (case.axes[axis] for axis in "MNK")
     x = torch.randn(m, k, generator=generator)
     bias = torch.randn(n, generator=generator)
-    if case.name.startswith("packed"):
-        codes = torch.randint(0, 256, (n, k // 2), generator=generator, dtype=torch.uint8)
-        scales = (torch.rand(n, k // 32, generator=generator) * 0.1).half()
-        offsets = torch.rand(n, k // 32, generator=generator).half()
-        return x, Packed((n, k), 4, 32, 0, codes, scales, offsets), bias
+    if case.name in PACKED_FORMS:
+        return x, random_packed(PACKED_FORMS[case.name], n, k, generator), bias
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[case.name[:4]]
     weight = Dense(torch.randn(n, k, generator=generator).to(dtype))
     return x, weight, bias if "bias" in case.name else None
@@ -81,8 +81,8 @@ OP = Op(
     reference=reference,
     flop=lambda sizes: {"fp32": 2.0 * sizes["M"] * sizes["N"] * sizes["K"]},
     cases=(
-        Case("packed one row", {"M": 1, "N": 192, "K": 576}),
-        Case("packed several tiles", {"M": 5, "N": 1000, "K": 1536}),
+        *(Case(form, {"M": 3, "N": 50, "K": 512}) for form in PACKED_FORMS if form != "Q4_1"),
+        Case("Q4_1", {"M": 5, "N": 1000, "K": 1536}),
         Case("bf16", {"M": 3, "N": 65, "K": 64}),
         Case("fp16 with bias", {"M": 2, "N": 31, "K": 48}),
         Case("fp32", {"M": 17, "N": 33, "K": 100}),

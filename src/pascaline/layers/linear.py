@@ -32,7 +32,7 @@ class Linear(Layer):
 class MergedLinear(Layer):
     """Linears of one input: q, k and v, or gate and up.
 
-    Neighbours whose weights are packed alike become one weight, and one launch, by `merge`.
+    Neighbours whose weights are packed alike become one weight, and one launch, once they are loaded.
 
     Parameters
     ----------
@@ -64,8 +64,18 @@ class MergedLinear(Layer):
             self._rows = [[rows] for rows in parts.values()]
         self.pieces = nn.ModuleList(pieces)
 
-    def merge(self) -> None:
-        """Make one piece of neighbours whose weights are packed alike; once, after loading."""
+    def reorder_rows(self, order: torch.Tensor) -> None:
+        """Put the rows of every part, all of one size, into another order."""
+        for piece, rows in zip(self.pieces, self._rows, strict=True):
+            linear = cast(Linear, piece)
+            starts = torch.arange(len(rows), device=order.device) * len(order)
+            index = (starts[:, None] + order).flatten()
+            linear.weight = linear.weight.select_rows(index)
+            if linear.bias is not None:
+                linear.bias = linear.bias.select_rows(index)
+
+    def settle(self) -> None:
+        """Make one piece of neighbours whose weights are packed alike."""
         pieces: list[Linear] = []
         rows: list[list[int]] = []
         for piece, its_rows in zip(self.pieces, self._rows, strict=True):

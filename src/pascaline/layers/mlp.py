@@ -1,27 +1,36 @@
-"""The gated feed-forward block: down(silu(gate(x)) · up(x))."""
+"""The gated feed-forward block: down(activation(gate(x)) · up(x))."""
 
 from __future__ import annotations
 
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
-from pascaline.kernels import OPS, Launcher
+from pascaline.kernels import OPS, Launcher, Op
 from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.module import Layer
 
-_SILU_AND_MUL = OPS["silu_and_mul"]
+GATES: dict[str, Op] = {"silu": OPS["silu_and_mul"], "gelu_pytorch_tanh": OPS["gelu_and_mul"]}
+"""By the activation's name in config.json."""
 
 
 class GatedMLP(Layer):
-    def __init__(self, path: str, launch: Launcher, config: ModelConfig) -> None:
+    """`stored_as_one`: the checkpoint holds gate and up as one tensor, gate_up_proj."""
+
+    def __init__(self, path: str, launch: Launcher, config: ModelConfig, *, stored_as_one: bool) -> None:
         super().__init__(path, launch)
         hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate = GATES[config.hidden_act]
         self.gate_up_proj = MergedLinear(
-            f"{path}.gate_up_proj", launch, hidden, {"gate_proj": inner, "up_proj": inner}, bias=bias
+            f"{path}.gate_up_proj",
+            launch,
+            hidden,
+            {"gate_proj": inner, "up_proj": inner},
+            bias=bias,
+            stored_as_one=stored_as_one,
         )
         self.down_proj = Linear(f"{path}.down_proj", launch, inner, hidden, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.launch(_SILU_AND_MUL, self.path, *self.gate_up_proj(x))
+        activated = self.launch(self.gate, self.path, *self.gate_up_proj(x))
         down: torch.Tensor = self.down_proj(activated)
         return down

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -47,3 +48,18 @@ class Layer(nn.Module):
         for module in self.modules():
             if isinstance(module, Layer):
                 yield from module._slots
+
+    def settle(self) -> None:
+        """What can only be done once all weights of a module and those below it are there."""
+        for child in self.children():
+            for layer in child if isinstance(child, nn.ModuleList) else [child]:
+                cast(Layer, layer).settle()
+
+    def resident_bytes(self) -> int:
+        """What the weights of this module and those below it keep in memory."""
+        return sum(
+            value.resident_bytes
+            for module in self.modules()
+            for value in vars(module).values()
+            if isinstance(value, Weight)
+        )

@@ -1,114 +1,228 @@
-"""A quantised weight, kept packed in memory.
+"""A quantised weight, kept packed in memory: the one form that every quantised checkpoint gets.
 
-The form is the one-level case of the project's packed weight:
+    w[n, k] = D[n, k/S] · a[n, k/G] · c(q[n, k]) − E[n, k/S] · b[n, k/G]
 
-    w[n, k] = scales[n, k // G] · (q[n, k] − zero) − offsets[n, k // G]
+D (`scales`) and E (`offsets`) are numbers a super-block of S elements, in fp16, bf16, fp32 or as
+bare exponents; a and b (`group_scales`, `group_offsets`) small integers a group of G, absent where
+there is one level (a = b = 1); c(q) is q − zero, with one zero for all or one a group, or a look-up
+in a table of 16 signed bytes; `permutation` says which input feature each stored column multiplies.
 
-`q` are unsigned integers of `bits` bits. Q4_0 has zero 8 and no offsets, Q4_1 zero 0 and
-offsets = −m, Q8_0 bits 8 and zero 128 (its signed bytes stored with the sign bit flipped).
+| format | G | S | D | E | a | b | c |
+|---|---|---|---|---|---|---|---|
+| GPTQ, AWQ, compressed-tensors | any | G | scale | | | | q − z |
+| Q4_0, Q5_0, Q8_0 | 32 | G | d | | | | q − 8, q − 16, q |
+| Q4_1, Q5_1 | 32 | G | d | −m | | | q |
+| Q2_K | 16 | 256 | d | dmin | 4 bits | 4 bits | q |
+| Q3_K | 16 | 256 | d | | 6 bits − 32 | | q − 4 |
+| Q4_K, Q5_K | 32 | 256 | d | dmin | 6 bits | 6 bits | q |
+| Q6_K | 16 | 256 | d | | int8 | | q − 32 |
+| IQ4_NL | 32 | G | d | | | | table |
+| IQ4_XS | 32 | 256 | d | | 6 bits − 32 | | table |
+| MXFP4 | 32 | G | 2^(e − 128) | | | | table |
 
-Memory layout: `codes` is (N, K · bits / 8) bytes; in a row, element k occupies bits
-[k · bits, (k + 1) · bits) of a little-endian bit stream, so with 4 bits element 2i is the low
-and 2i + 1 the high half of byte i. `scales` and `offsets` are (N, K / G) in the file's dtype.
+Both levels are kept, because D · a is exact in fp32 and not in fp16.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
-from pascaline.core.errors import ShapeError, UnsupportedError
+from pascaline.core.errors import ShapeError
+from pascaline.weights.codes import Codes
 
 
 @dataclass(frozen=True)
 class Packed:
-    """See the module's text for the formula and the layout."""
+    """See the module's text for the formula.
 
-    shape: tuple[int, int]
-    bits: int
+    Parameters
+    ----------
+    codes : q, (N, K).
+    group_size, super_size : G and S in elements; K is a multiple of S, S of G.
+    scales : D, (N, K / S): fp16, bf16, fp32, or uint8 e that stands for 2^(e − 128).
+    offsets : E, as `scales`.
+    group_scales, group_offsets : a (before `group_scale_zero` is taken off) and b, (N, K / G).
+    zero : the integer that c takes off q; `zeros`, (N, K / G), come on top of it.
+    table : c(q) = table[q], (16,) int8, instead of a zero.
+    permutation : (K,) int32; column k of what is stored multiplies input feature permutation[k].
+    """
+
+    codes: Codes
     group_size: int
-    zero: int
-    codes: torch.Tensor
+    super_size: int
     scales: torch.Tensor
-    offsets: torch.Tensor | None
+    offsets: torch.Tensor | None = None
+    group_scales: Codes | None = None
+    group_scale_zero: int = 0
+    group_offsets: Codes | None = None
+    zero: int = 0
+    zeros: Codes | None = None
+    table: torch.Tensor | None = None
+    permutation: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         rows, columns = self.shape
-        if self.bits not in (4, 8):
-            raise UnsupportedError(f"a packed weight with {self.bits} bits", expected="4 or 8 bits")
-        if columns % self.group_size:
+        if columns % self.super_size or self.super_size % self.group_size:
             raise ShapeError(
-                f"a packed weight of {columns} columns in groups of {self.group_size}",
-                expected="columns to be a multiple of the group size",
+                f"a packed weight of {columns} columns in groups of {self.group_size} and super-blocks "
+                f"of {self.super_size}",
+                expected="each to be a multiple of the next smaller one",
             )
-        for name, tensor, expected in (
-            ("codes", self.codes, (rows, columns * self.bits // 8)),
-            ("scales", self.scales, (rows, columns // self.group_size)),
-            ("offsets", self.offsets, (rows, columns // self.group_size)),
-        ):
-            if tensor is not None and tuple(tensor.shape) != expected:
-                raise ShapeError(f"{name} of shape {tuple(tensor.shape)}", expected=str(expected))
+        groups, supers = (rows, columns // self.group_size), (rows, columns // self.super_size)
+        seen = {
+            "scales": (self.scales, supers),
+            "offsets": (self.offsets, supers),
+            "group_scales": (self.group_scales, groups),
+            "group_offsets": (self.group_offsets, groups),
+            "zeros": (self.zeros, groups),
+            "table": (self.table, (16,)),
+            "permutation": (self.permutation, (columns,)),
+        }
+        for name, (value, expected) in seen.items():
+            if value is None:
+                continue
+            shape = (value.rows, value.columns) if isinstance(value, Codes) else tuple(value.shape)
+            if shape != expected:
+                raise ShapeError(f"{name} of shape {shape}", expected=str(expected))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.codes.rows, self.codes.columns
+
+    @property
+    def bits(self) -> int:
+        return self.codes.bits
 
     @property
     def resident_bytes(self) -> int:
-        tensors = [self.codes, self.scales, *([] if self.offsets is None else [self.offsets])]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        total = 0
+        for value in (self.scales, self.offsets, self.table, self.permutation):
+            total += 0 if value is None else value.numel() * value.element_size()
+        for codes in (self.codes, self.group_scales, self.group_offsets, self.zeros):
+            total += 0 if codes is None else codes.resident_bytes
+        return total
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every scale and offset is a number; an exponent of 255 stands for NaN."""
+        return all(
+            bool((tensor != 255).all() if tensor.dtype == torch.uint8 else tensor.isfinite().all())
+            for tensor in (self.scales, self.offsets)
+            if tensor is not None
+        )
 
     def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
         """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 (or fp64: exact then).
 
-        An fp16 scale times an integer below 2¹¹ is exact in fp32, so the result is rounded once
-        (by the subtraction), or not at all without offsets.
+        In fp32 D · a · c and E · b are exact for fp16 D and E (11 bits of significand and at most
+        13 of the integers), so the result is rounded once, by the subtraction, or not at all.
         """
-        self._expand(
-            self.codes[start:stop],
-            self.scales[start:stop],
-            None if self.offsets is None else self.offsets[start:stop],
-            out,
-        )
+        self._rows(lambda tensor: tensor[start:stop])._expand(out)
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
         """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
-        offsets = None if self.offsets is None else self.offsets[rows]
-        self._expand(self.codes[rows], self.scales[rows], offsets, out)
+        self._rows(lambda tensor: tensor[rows])._expand(out)
 
     def select_rows(self, rows: torch.Tensor) -> Packed:
         """The same weight with its rows in another order."""
-        return self._with(
-            self.codes[rows], self.scales[rows], None if self.offsets is None else self.offsets[rows]
-        )
+        return self._rows(lambda tensor: tensor[rows])
+
+    def without_permutation(self) -> Packed:
+        """What is stored, for an input whose features are in stored order already."""
+        return replace(self, permutation=None)
 
     def concatenate(self, other: Packed) -> Packed | None:
         """This weight's rows, then the other's; None when they are packed differently."""
-        return None
+        if self._layout() != other._layout():
+            return None
+        for mine, its in ((self.table, other.table), (self.permutation, other.permutation)):
+            if mine is not None and its is not None and not torch.equal(mine, its):
+                return None
+        others = iter(other._row_tensors())
+        return self._rows(lambda tensor: torch.cat((tensor, next(others))))
 
     def to(self, device: torch.device) -> Packed:
-        return self._with(
-            self.codes.to(device),
-            self.scales.to(device),
-            None if self.offsets is None else self.offsets.to(device),
+        moved = self._rows(lambda tensor: tensor.to(device))
+        return replace(
+            moved,
+            table=None if self.table is None else self.table.to(device),
+            permutation=None if self.permutation is None else self.permutation.to(device),
         )
 
-    def _with(self, codes: torch.Tensor, scales: torch.Tensor, offsets: torch.Tensor | None) -> Packed:
-        shape = (codes.shape[0], self.shape[1])
-        return Packed(shape, self.bits, self.group_size, self.zero, codes, scales, offsets)
+    def _layout(self) -> tuple[object, ...]:
+        return (
+            *(self.group_size, self.super_size, self.group_scale_zero, self.zero),
+            *(
+                None if codes is None else codes.layout
+                for codes in (self.codes, self.group_scales, self.group_offsets, self.zeros)
+            ),
+            *(None if tensor is None else tensor.dtype for tensor in (self.scales, self.offsets)),
+            *(tensor is None for tensor in (self.table, self.permutation)),
+        )
 
-    def _expand(
-        self, codes: torch.Tensor, scales: torch.Tensor, offsets: torch.Tensor | None, out: torch.Tensor
-    ) -> None:
-        rows = codes.shape[0]
-        if self.bits == 4:
-            # PERF: each byte becomes two, its low half and its high half, so that one contiguous copy
-            # widens them: the demo's decode step takes 68 ms, 77 with two strided copies (EPYC, 2 threads).
-            spread = codes.to(torch.int16)
-            spread.bitwise_or_(spread << 4).bitwise_and_(0x0F0F)
-            out.copy_(spread.view(torch.uint8))
+    def _row_tensors(self) -> list[torch.Tensor]:
+        """Every tensor with a row for each row of the weight, in the order that `_rows` visits them."""
+        seen: list[torch.Tensor] = []
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            seen.append(tensor)
+            return tensor
+
+        self._rows(note)
+        return seen
+
+    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packed:
+        """The weight with `change` done to each tensor that has its rows."""
+
+        def of(codes: Codes | None) -> Codes | None:
+            return None if codes is None else codes.over(change)
+
+        return replace(
+            self,
+            codes=self.codes.over(change),
+            scales=change(self.scales),
+            offsets=None if self.offsets is None else change(self.offsets),
+            group_scales=of(self.group_scales),
+            group_offsets=of(self.group_offsets),
+            zeros=of(self.zeros),
+        )
+
+    def _expand(self, out: torch.Tensor) -> None:
+        """All values, to `out` (N, K), by the formula."""
+        rows, columns = self.shape
+        target = out if self.permutation is None else torch.empty_like(out)
+        codes = self.codes.unpack()
+        if self.table is None:
+            target.copy_(codes)
         else:
-            out.copy_(codes)
-        groups = out.view(rows, self.shape[1] // self.group_size, self.group_size)
-        if self.zero:
+            values = self.table.to(out.dtype).index_select(0, codes.flatten().int())
+            target.copy_(values.view(codes.shape))
+        groups = target.view(rows, columns // self.group_size, self.group_size)
+        if self.zeros is not None:
+            groups.sub_((self.zeros.unpack().to(out.dtype) + self.zero)[..., None])
+        elif self.zero:
             groups.sub_(self.zero)
-        groups.mul_(scales.float()[..., None])
-        if offsets is not None:
-            groups.sub_(offsets.float()[..., None])
+        groups.mul_(_scale(self.scales, self.group_scales, self.group_scale_zero, out.dtype)[..., None])
+        if self.offsets is not None:
+            groups.sub_(_scale(self.offsets, self.group_offsets, 0, out.dtype)[..., None])
+        if self.permutation is not None:
+            out[:, self.permutation.long()] = target
+
+
+def _scale(scales: torch.Tensor, integers: Codes | None, zero: int, dtype: torch.dtype) -> torch.Tensor:
+    """D · a, one number a group, (N, K / G)."""
+    if scales.dtype == torch.uint8:
+        # 2^(e − 128), whose smallest two are subnormal: 2^−128 and 2^−127.
+        exponents = scales.int()
+        bits = torch.where(exponents < 2, 0x00200000 << exponents.clamp(max=1), (exponents - 1) << 23)
+        factors = bits.int().view(torch.float32).to(dtype)
+    else:
+        factors = scales.to(dtype)
+    if integers is None:
+        return factors
+    groups = integers.unpack().to(dtype).sub_(zero)
+    groups.view(*factors.shape, groups.shape[1] // factors.shape[1]).mul_(factors[..., None])
+    return groups

@@ -1,0 +1,27 @@
+"""MXFP4: 32 elements in 17 bytes: an exponent e and 4-bit floats (E2M1); w = 2^(e − 128) · table[q].
+
+The table holds twice the value of each float, so that its entries are integers.
+
+Source: the ggml format definition (block_mxfp4); Open Compute Project, Microscaling Formats (MX) 1.0.
+"""
+
+from __future__ import annotations
+
+import numpy
+import torch
+
+from pascaline.formats.gguf_blocks import Blocks, block_format, raw
+from pascaline.weights import Packed
+from pascaline.weights.codes import Codes, Plane
+
+TWICE_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+BLOCK = numpy.dtype([("exponent", "u1"), ("codes", "u1", 16)])
+
+
+def pack(blocks: Blocks) -> Packed:
+    columns = blocks.shape[1] * 32
+    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
+    return Packed(q, 32, 32, raw(blocks, "exponent"), table=torch.tensor(TWICE_E2M1, dtype=torch.int8))
+
+
+MXFP4 = block_format("MXFP4", 32, BLOCK, pack)

@@ -1,0 +1,23 @@
+"""Q5_1: 32 elements in 24 bytes: d, m (fp16), the codes' fifth bits, their lower four; w = d · q + m.
+
+Source: the ggml format definition (block_q5_1).
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.weights import Packed
+from pascaline.weights.codes import Codes, Plane
+
+BLOCK = numpy.dtype([("d", "<f2"), ("m", "<f2"), ("high", "u1", 4), ("codes", "u1", 16)])
+
+
+def pack(blocks: Blocks) -> Packed:
+    columns = blocks.shape[1] * 32
+    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")), Plane(1, 8, raw(blocks, "high"))))
+    return Packed(q, 32, 32, halves(blocks, "d"), offsets=halves(blocks, "m").neg_())
+
+
+Q5_1 = block_format("Q5_1", 32, BLOCK, pack)

@@ -1,0 +1,41 @@
+"""Q5_K: 256 elements in 176 bytes: d, dmin (fp16), a and b of 8 groups (6 bits each), the codes' fifth
+bits, their lower four; w = d · a · q − dmin · b.
+
+Source: the ggml format definition (block_q5_K).
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_six_bit_scales import group_codes
+from pascaline.weights import Packed
+from pascaline.weights.codes import Codes, Plane
+
+BLOCK = numpy.dtype(
+    [
+        ("d", "<f2"),
+        ("dmin", "<f2"),
+        ("scales", "u1", 12),
+        ("high", "u1", 32),
+        ("codes", "u1", 128),
+    ]
+)
+
+
+def pack(blocks: Blocks) -> Packed:
+    columns = blocks.shape[1] * 256
+    a, b = group_codes(blocks)
+    return Packed(
+        Codes(columns, (Plane(4, 64, raw(blocks, "codes")), Plane(1, 256, raw(blocks, "high")))),
+        group_size=32,
+        super_size=256,
+        scales=halves(blocks, "d"),
+        offsets=halves(blocks, "dmin"),
+        group_scales=a,
+        group_offsets=b,
+    )
+
+
+Q5_K = block_format("Q5_K", 256, BLOCK, pack)
