@@ -67,12 +67,18 @@ def load_average() -> str:
 
 
 def write_result(record: RunRecord, cpu: Cpu, case: str) -> Path:
-    """Write results/<machine>/<date>-<case>.json; the day's latest run stays."""
+    """Write the record to its `result_path`."""
+    path = result_path(cpu, record.created, case)
+    write_record(record, path)
+    return path
+
+
+def result_path(cpu: Cpu, created: str, case: str) -> Path:
+    """results/<machine>/<date>-<case>.json, its folder made; the day's latest run stays."""
     machine = re.sub(r"[^a-z0-9]+", "-", cpu.name.lower()).strip("-")
-    day = record.created[: len("2000-01-31")]
+    day = created[: len("2000-01-31")]
     path = RESULTS / machine / f"{day}-{case}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_record(record, path)
     return path
 
 

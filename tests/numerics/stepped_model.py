@@ -28,8 +28,16 @@ class Part:
 class SteppedModel:
     """Weights, pages and runner as the engine makes them, without its scheduler."""
 
-    def __init__(self, path: Path, *, pages: int, device: Literal["cpu", "cuda"] = "cpu") -> None:
-        self.started = start(EngineConfig(str(path), device=device, pages=pages), ignore_progress)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        pages: int,
+        device: Literal["cpu", "cuda"] = "cpu",
+        max_model_len: int | None = None,
+    ) -> None:
+        config = EngineConfig(str(path), device=device, pages=pages, max_model_len=max_model_len)
+        self.started = start(config, ignore_progress)
         generator = torch.Generator().manual_seed(3)
         self._shuffled = torch.randperm(pages, generator=generator).tolist()
 

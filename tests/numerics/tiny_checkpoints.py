@@ -6,6 +6,7 @@ its own table of tensor names, and the order of rows that llama.cpp gives q and 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import gguf
@@ -13,14 +14,37 @@ import numpy
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 from numpy.typing import NDArray
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    Phi3ForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 
 from pascaline.checkpoint.model_config import ModelConfig
+
+_CLASSES: dict[str, type[PreTrainedModel]] = {
+    "llama": LlamaForCausalLM,
+    "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
+    "mistral": MistralForCausalLM,
+    "phi3": Phi3ForCausalLM,
+    "gemma2": Gemma2ForCausalLM,
+    "gemma3": Gemma3ForCausalLM,
+}
+# GGUF's architecture where it is not the model type.
+_ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3"}
 
 _ROPE_FIELDS = {
     "linear": ("factor",),
     "llama3": ("factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"),
     "yarn": ("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"),
+    "longrope": ("original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"),
 }
 
 
@@ -32,43 +56,84 @@ def random_model(
     Weights are large enough that attention tells positions apart: with uniform attention an error in
     the rotary embedding would hide.
     """
-    rope: dict[str, object] = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if config.rope_scaling is not None:
-        kind = config.rope_scaling.rope_type
-        given = {name: getattr(config.rope_scaling, name) for name in _ROPE_FIELDS[kind]}
-        rope |= {"rope_type": kind} | {name: value for name, value in given.items() if value is not None}
-    shared = {
+    model: PreTrainedModel = _CLASSES[config.model_type](hf_config(config))
+    fill_randomly(model, dtype, seed)
+    return model
+
+
+def fill_randomly(model: PreTrainedModel, dtype: torch.dtype = torch.float32, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            if "norm" in name:
+                values = (0.0 if _is_gemma(model) else 1.0) + 0.2 * values
+            elif parameter.dim() == 2 and "embed" not in name:
+                values = 1.5 * values / parameter.shape[1] ** 0.5
+            # Parameter by parameter: model.to(dtype) would round the rotary frequencies, too.
+            parameter.data = values.to(dtype)
+
+
+def hf_config(config: ModelConfig) -> PreTrainedConfig:
+    """transformers' configuration of the same model."""
+    kind = config.model_type
+    settings: dict[str, object] = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
         "rms_norm_eps": config.rms_norm_eps,
         "max_position_embeddings": config.max_position_embeddings,
         "tie_word_embeddings": config.tie_word_embeddings,
-        "rope_parameters": rope,
+        "rope_parameters": _rope_parameters(config),
         "bos_token_id": config.bos_token_id,
         "eos_token_id": list(config.eos_token_ids),
+        "pad_token_id": 0,
     }
-    model: PreTrainedModel
-    if config.model_type == "llama":
-        biases = {"attention_bias": config.attention_bias, "mlp_bias": config.mlp_bias}
-        model = LlamaForCausalLM(LlamaConfig(**shared, **biases))
-    else:
-        model = Qwen2ForCausalLM(Qwen2Config(**shared))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            values = torch.randn(parameter.shape, generator=generator)
-            if "norm" in name:
-                values = 1.0 + 0.2 * values
-            elif parameter.dim() == 2 and "embed" not in name:
-                values = 1.5 * values / parameter.shape[1] ** 0.5
-            # Parameter by parameter: model.to(dtype) would round the rotary frequencies, too.
-            parameter.data = values.to(dtype)
-    return model
+    if kind != "phi3":
+        settings["head_dim"] = config.head_dim
+    elif config.rope_scaling is not None:
+        settings["original_max_position_embeddings"] = config.rope_scaling.original_max_position_embeddings
+    if kind in ("llama", "qwen3", "gemma2", "gemma3"):
+        settings["attention_bias"] = config.attention_bias
+    if kind == "llama":
+        settings["mlp_bias"] = config.mlp_bias
+    if kind != "llama":
+        settings["sliding_window"] = config.sliding_window
+    if kind.startswith("qwen"):
+        settings["use_sliding_window"] = config.sliding_window is not None
+    if config.layer_types and kind not in ("mistral", "phi3"):
+        settings["layer_types"] = list(config.layer_types)
+    if kind.startswith("gemma"):
+        for name in ("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"):
+            settings[name] = getattr(config, name)
+        settings["query_pre_attn_scalar"] = int(config.query_pre_attn_scalar or config.head_dim)
+    written: PreTrainedConfig = _CLASSES[kind].config_class(**settings)
+    return written
+
+
+def _rope_parameters(config: ModelConfig) -> dict[str, object]:
+    rope: dict[str, object] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.partial_rotary_factor != 1.0:
+        rope["partial_rotary_factor"] = config.partial_rotary_factor
+    if config.rope_scaling is not None:
+        kind = config.rope_scaling.rope_type
+        given = {name: getattr(config.rope_scaling, name) for name in _ROPE_FIELDS[kind]}
+        rope |= {"rope_type": kind} | {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in given.items()
+            if value is not None
+        }
+    if config.rope_local_base_freq is None:
+        return rope
+    local = {"rope_type": "default", "rope_theta": config.rope_local_base_freq}
+    return {"full_attention": rope, "sliding_attention": local}
+
+
+def _is_gemma(model: PreTrainedModel) -> bool:
+    return bool(model.config.model_type.startswith("gemma"))
 
 
 def rows_in_gguf_order(rows: NDArray[numpy.float32], heads: int) -> NDArray[numpy.float32]:
@@ -101,27 +166,11 @@ def write_gguf(
     `rope_factors` becomes rope_freqs.weight; `metadata` has further keys, without the architecture.
     """
     config, kind = model.config, GGMLQuantizationType[type_name]
-    arch = config.model_type
+    arch = _ARCHITECTURES.get(config.model_type, config.model_type)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     writer = GGUFWriter(path, arch)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
-    for key, value in (metadata or {}).items():
-        add = writer.add_string if isinstance(value, str) else writer.add_float32
-        if isinstance(value, int):
-            add = writer.add_uint32
-        add(f"{arch}.{key}", value)
+    _write_settings(writer, config, metadata or {})
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = parameter.numpy()
@@ -129,6 +178,8 @@ def write_gguf(
             if values.ndim == 2:
                 raw, raw_type = gguf.quantize(values, kind), kind
                 parameter.copy_(torch.from_numpy(gguf.dequantize(raw, kind)))
+            elif _is_gemma(model):
+                raw = values + 1
             module = name.split(".")[-2]
             if arch == "llama" and module in heads:
                 raw = rows_in_gguf_order(raw, heads[module])
@@ -137,7 +188,48 @@ def write_gguf(
             writer.add_tensor(file_name, raw, raw_dtype=raw_type)
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", rope_factors)
+    for length in ("long", "short"):
+        factors = config.rope_parameters.get(f"{length}_factor")
+        if factors is not None:
+            writer.add_tensor(f"rope_factors_{length}.weight", numpy.array(factors, numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _write_settings(writer: GGUFWriter, config: PreTrainedConfig, metadata: dict[str, object]) -> None:
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    if config.model_type != "phi3":
+        writer.add_key_length(head_dim)
+        writer.add_value_length(head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    if not config.model_type.startswith("gemma"):
+        writer.add_rope_dimension_count(int(rope.get("partial_rotary_factor", 1.0) * head_dim))
+    if config.model_type in ("phi3", "gemma2", "gemma3_text"):
+        writer.add_sliding_window(config.sliding_window or 0)
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    if getattr(config, "final_logit_softcapping", None) is not None:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if config.model_type == "gemma3_text":
+        writer.add_rope_freq_base_swa(config.rope_parameters["sliding_attention"]["rope_theta"])
+    if rope["rope_type"] == "longrope":
+        original = rope["original_max_position_embeddings"]
+        scale = config.max_position_embeddings / original
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(scale) / math.log(original)))
+    for key, value in metadata.items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        if isinstance(value, int):
+            add = writer.add_uint32
+        add(f"{writer.arch}.{key}", value)

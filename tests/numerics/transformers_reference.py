@@ -19,9 +19,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import eager_mask
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 ALLOWED_UNITS = 4.0
+
+_EXACT = "exact"
 
 LARGEST_UNIT = 2.0**-13
 """A unit larger than this share of the largest logit is no rounding of fp32: the reference is wrong."""
@@ -62,21 +66,63 @@ def _in_fp64(model: PreTrainedModel) -> PreTrainedModel:
     """A copy in fp64, also where transformers computes in fp32 whatever the model's dtype is."""
     exact = copy.deepcopy(model).double()
     for module in exact.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        name = type(module).__name__
+        if name.endswith("RMSNorm"):
             module.forward = _exact_norm(module)
-    rotary = exact.model.rotary_emb
-
-    def rotary_table(x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        angles = position_ids[..., None].double() * rotary.inv_freq
-        angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos() * rotary.attention_scaling, angles.sin() * rotary.attention_scaling
-
-    rotary.forward = rotary_table
+        elif name.endswith("RotaryEmbedding"):
+            module.forward = _exact_rotary(module)
+        if hasattr(module, "config"):
+            module.config._attn_implementation = _EXACT
     return exact
 
 
 def _exact_norm(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    # Gemma's gains are around 0, and its norms call epsilon otherwise.
+    is_gemma = type(module).__name__.startswith("Gemma")
+    epsilon = module.eps if is_gemma else module.variance_epsilon
+
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x, (x.shape[-1],), module.weight, module.variance_epsilon)
+        return F.rms_norm(x, (x.shape[-1],), module.weight + 1 if is_gemma else module.weight, epsilon)
 
     return forward
+
+
+def _exact_rotary(module: nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    def forward(
+        x: torch.Tensor, position_ids: torch.Tensor, layer_type: str | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        prefix = "" if layer_type is None else f"{layer_type}_"
+        frequencies = getattr(module, f"{prefix}inv_freq")
+        factor = getattr(module, f"{prefix}attention_scaling")
+        if getattr(module, "rope_type", None) == "longrope":
+            count = int(position_ids.max()) + 1
+            frequencies, factor = ROPE_INIT_FUNCTIONS["longrope"](module.config, seq_len=count)
+        angles = position_ids[..., None].double() * frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos() * factor, angles.sin() * factor
+
+    return forward
+
+
+def _exact_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """transformers' plain attention takes its softmax in fp32, and its fused one knows no soft cap."""
+    repeat = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeat, dim=1), value.repeat_interleave(repeat, dim=1)
+    scores = query @ key.transpose(2, 3) * scaling
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    return ((scores + attention_mask).softmax(-1) @ value).transpose(1, 2), None
+
+
+AttentionInterface.register(_EXACT, _exact_attention)
+AttentionMaskInterface.register(_EXACT, eager_mask)

@@ -254,12 +254,6 @@ def test_damage_is_named(tmp_path: Path, data: bytes, kind: type[PascalineError]
     assert "m.gguf" in str(caught.value)
 
 
-def test_split_files_are_refused(tmp_path: Path) -> None:
-    _write(tmp_path / "m-00001-of-00003.gguf")
-    with pytest.raises(UnsupportedError, match="llama-gguf-split --merge"):
-        GgufFile(tmp_path / "m-00001-of-00003.gguf")
-
-
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.gguf", tmp_path):
         with pytest.raises(CheckpointError, match="cannot be read"):

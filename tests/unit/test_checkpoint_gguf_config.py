@@ -14,6 +14,7 @@ from pascaline.checkpoint.hf_config import parse_model_config
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
+from pascaline.models import read_config
 
 
 def test_the_demo(demo_path: Path) -> None:
@@ -135,8 +136,99 @@ def test_rope_scaling(tmp_path: Path) -> None:
         writer.add_rope_scaling_type(RopeScalingType.NONE)
 
     assert _parsed(tmp_path, none).rope_scaling is None
+    # Without a type a factor is a linear one, and 0 is none, as llama.cpp has it.
+    factor_alone = _parsed(tmp_path, lambda writer: writer.add_rope_scaling_factor(4.0))
+    assert factor_alone.rope_scaling == RopeScaling("linear", 4.0)
+    assert _parsed(tmp_path, lambda writer: writer.add_rope_scaling_factor(0.0)).rope_scaling is None
     assert _parsed(tmp_path, linear).rope_scaling == RopeScaling("linear", 4.0)
     assert _parsed(tmp_path, yarn).rope_scaling == RopeScaling("yarn", 4.0, 1024, beta_fast=16.0)
+
+
+def _read(folder: Path, architecture: str, change: Callable[[GGUFWriter], None]) -> ModelConfig:
+    checkpoint = _checkpoint(folder, change, architecture)
+    config = read_config(checkpoint.hf_config, checkpoint.container)
+    checkpoint.close()
+    return config
+
+
+def test_longrope(tmp_path: Path) -> None:
+    def phi3(writer: GGUFWriter, short: object = numpy.float32([1, 1.5, 2, 3, 4, 5])) -> None:
+        writer.add_rope_dimension_count(12)
+        writer.add_rope_scaling_orig_ctx_len(1024)
+        writer.add_rope_scaling_attn_factors(1.25)
+        writer.add_tensor("rope_factors_short.weight", numpy.asarray(short))
+        writer.add_tensor("rope_factors_long.weight", numpy.full(6, 8, numpy.float32))
+
+    config = _read(tmp_path, "phi3", phi3)
+    assert config.rotary_dimensions == 12
+    assert config.rope_scaling == RopeScaling(
+        "longrope",
+        4.0,
+        1024,
+        attention_factor=1.25,
+        short_factor=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0),
+        long_factor=(8.0,) * 6,
+    )
+    for wrong, message in (
+        (numpy.float32([1, 2]), r"short_factor is \[1.0, 2.0\] \(expected a list of 6 numbers"),
+        (numpy.float32([1, 1, 1, 1, 1, 0]), r"short_factor.5 is 0"),
+        (numpy.float16([1] * 6), r"'rope_factors_short.weight' is F16 of shape \[6\]"),
+        (numpy.ones((2, 3), numpy.float32), r"is F32 of shape \[2, 3\]"),
+    ):
+        with pytest.raises((CheckpointError, ConfigError), match=message):
+            _read(tmp_path, "phi3", lambda writer, wrong=wrong: phi3(writer, wrong))
+
+
+def test_windows(tmp_path: Path) -> None:
+    assert _read(tmp_path, "phi3", lambda writer: writer.add_sliding_window(0)).sliding_window is None
+    phi = _read(tmp_path, "phi3", lambda writer: writer.add_sliding_window(9))
+    assert [phi.window_of(layer) for layer in range(2)] == [9, 9]
+    # Llama's own rule: llama.cpp gives Mistral's files no window.
+    assert _read(tmp_path, "llama", lambda writer: writer.add_sliding_window(9)).sliding_window is None
+
+    def gemma3(writer: GGUFWriter) -> None:
+        writer.add_sliding_window(9)
+        writer.add_rope_freq_base(1e6)
+
+    # Every sixth layer sees all; with two layers, none does.
+    config = _read(tmp_path, "gemma3", gemma3)
+    assert [config.window_of(layer) for layer in range(2)] == [9, 9]
+    assert (config.rope_theta, config.rope_local_base_freq) == (1e6, 1e4)
+    assert _read(tmp_path, "gemma3", lambda writer: None).rope_local_base_freq is None
+
+    def by_layer(writer: GGUFWriter) -> None:
+        gemma3(writer)
+        writer.add_sliding_window_pattern([False, True])
+        writer.add_rope_freq_base_swa(2e4)
+
+    config = _read(tmp_path, "gemma3", by_layer)
+    assert [config.window_of(layer) for layer in range(2)] == [None, 9]
+    assert config.rope_local_base_freq == 2e4
+
+    def by_period(writer: GGUFWriter) -> None:
+        gemma3(writer)
+        writer.add_sliding_window_pattern(2)
+
+    config = _read(tmp_path, "gemma3", by_period)
+    assert [config.window_of(layer) for layer in range(2)] == [9, None]
+
+
+def test_soft_caps_and_the_scale_of_scores(tmp_path: Path) -> None:
+    def gemma2(writer: GGUFWriter) -> None:
+        writer.add_attn_logit_softcapping(20.0)
+        writer.add_final_logit_softcapping(10.0)
+        writer.add_attention_scale(0.125)
+
+    config = _read(tmp_path, "gemma2", gemma2)
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (20.0, 10.0)
+    assert config.query_pre_attn_scalar == 64.0
+    # What a file does not say is what llama.cpp assumes.
+    config = _read(tmp_path, "gemma2", lambda writer: None)
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
+    assert (config.sliding_window, config.query_pre_attn_scalar) == (4096, None)
+    assert [config.window_of(layer) for layer in range(2)] == [4096, None]
+    with pytest.raises(UnsupportedError, match="final_logit_softcapping is 10"):
+        _read(tmp_path, "llama", lambda writer: writer.add_final_logit_softcapping(10.0))
 
 
 def test_what_is_not_supported_is_named(tmp_path: Path) -> None:

@@ -157,10 +157,14 @@ def test_special_tokens(tmp_path: Path) -> None:
     assert source.gguf_metadata is None
 
 
-def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
-    folder = _folder(tmp_path, {**CONFIG, "quantization_config": {"quant_method": "awq", "bits": 4}})
-    with pytest.raises(UnsupportedError, match="'awq'"):
-        open_checkpoint(folder)
+def test_quantisation_settings_are_found_in_older_files_too(tmp_path: Path) -> None:
+    assert open_checkpoint(_folder(tmp_path, CONFIG)).hf_config.get("quantization_config") is None
+    (tmp_path / "quantize_config.json").write_text('{"bits": 4}')
+    expected: dict[str, object] = {"quant_method": "gptq", "bits": 4}
+    assert open_checkpoint(tmp_path).hf_config["quantization_config"] == expected
+    given: dict[str, object] = {"quant_method": "awq", "bits": 4}
+    folder = _folder(tmp_path, {**CONFIG, "quantization_config": given})
+    assert open_checkpoint(folder).hf_config["quantization_config"] == given
 
 
 def test_wrong_paths_say_what_to_give(tmp_path: Path) -> None:

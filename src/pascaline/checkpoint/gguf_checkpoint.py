@@ -1,4 +1,4 @@
-"""A GGUF file as a `Checkpoint`."""
+"""A GGUF model as a `Checkpoint`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Literal
 
 from pascaline.checkpoint.checkpoint import TensorEntry, TokenizerSource
-from pascaline.checkpoint.gguf import GgufFile
 from pascaline.checkpoint.gguf_config import TOKENS_KEY, hf_config_of
+from pascaline.checkpoint.gguf_split import SplitGguf
 from pascaline.core.errors import CheckpointError
 
 
 class GgufCheckpoint:
-    """One GGUF file; see `Checkpoint` for the members.
+    """One GGUF file, or a model split into several; see `Checkpoint` for the members.
 
     Raises
     ------
-    CheckpointError, UnsupportedError : as `GgufFile` and `hf_config_of` do.
+    CheckpointError, UnsupportedError : as `SplitGguf` and `hf_config_of` do.
     """
 
     container: Literal["gguf", "safetensors"] = "gguf"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = GgufFile(path)
+        self._file = SplitGguf(path)
+        self.path = self._file.path
         self.hf_config: Mapping[str, object] = hf_config_of(self._file)
         self.tensors: Mapping[str, TensorEntry] = self._file.tensors
         template = self._file.metadata.get("tokenizer.chat_template")

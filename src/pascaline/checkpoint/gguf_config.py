@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy
+
 from pascaline.checkpoint.checkpoint import TensorEntry
-from pascaline.checkpoint.gguf import GgufFile, GgufMetadata
+from pascaline.checkpoint.gguf import GgufMetadata
+from pascaline.checkpoint.gguf_split import SplitGguf
 from pascaline.core.errors import CheckpointError, UnsupportedError
 
 # {architecture}.KEY -> config.json's field, for values that mean the same in both.
@@ -25,6 +28,9 @@ _FIELDS = {
     "attention.key_length": "head_dim",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.freq_base": "rope_theta",
+    "rope.freq_base_swa": "rope_local_base_freq",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "final_logit_softcapping": "final_logit_softcapping",
     "expert_count": "num_local_experts",
 }
 _ROPE_SCALING_FIELDS = {
@@ -36,9 +42,12 @@ _ROPE_SCALING_FIELDS = {
 # Ids that end a generation: end of sequence, of turn, of a message that calls a tool.
 _END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
 TOKENS_KEY = "tokenizer.ggml.tokens"
+# LongRoPE's divisors of the rotary frequencies are tensors, one number for every two elements of a head.
+_LONG_FACTORS = {"short_factor": "rope_factors_short.weight", "long_factor": "rope_factors_long.weight"}
+_MOST_LONG_FACTORS = 1 << 16
 
 
-def hf_config_of(file: GgufFile) -> dict[str, object]:
+def hf_config_of(file: SplitGguf) -> dict[str, object]:
     """The file's settings under Hugging Face's names.
 
     llama.cpp stores Llama 3's scaled frequencies as the tensor rope_freqs.weight and writes no
@@ -69,7 +78,8 @@ def hf_config_of(file: GgufFile) -> dict[str, object]:
     head_dim = _head_dim(config)
     if isinstance(rotary, int) and head_dim and rotary != head_dim:
         config["partial_rotary_factor"] = rotary / head_dim
-    rope_scaling = _rope_scaling(metadata, f"{architecture}.rope.scaling.")
+    config |= _windows(metadata, f"{architecture}.attention.")
+    rope_scaling = _rope_scaling(file, f"{architecture}.rope.scaling.")
     if rope_scaling is not None:
         config["rope_scaling"] = rope_scaling
     config["bos_token_id"] = metadata.get("tokenizer.ggml.bos_token_id")
@@ -89,7 +99,7 @@ def _facts_of_tensors(tensors: Mapping[str, TensorEntry]) -> dict[str, object]:
     }
 
 
-def _same_in_all_layers(file: GgufFile, key: str) -> object:
+def _same_in_all_layers(file: SplitGguf, key: str) -> object:
     value = file.metadata.get(key)
     if not isinstance(value, list):
         return value
@@ -98,7 +108,7 @@ def _same_in_all_layers(file: GgufFile, key: str) -> object:
     return value[0]
 
 
-def _refuse_unequal_heads(file: GgufFile, architecture: str) -> None:
+def _refuse_unequal_heads(file: SplitGguf, architecture: str) -> None:
     key = file.metadata.get(f"{architecture}.attention.key_length")
     value = file.metadata.get(f"{architecture}.attention.value_length", key)
     if key != value:
@@ -116,17 +126,53 @@ def _head_dim(config: Mapping[str, object]) -> int | None:
     return head_dim if isinstance(head_dim, int) else None
 
 
-def _rope_scaling(metadata: GgufMetadata, prefix: str) -> dict[str, object] | None:
-    kind = metadata.get(f"{prefix}type", "none")
-    if kind == "none":
-        return None
-    scaling: dict[str, object] = {"rope_type": kind}
+def _windows(metadata: GgufMetadata, prefix: str) -> dict[str, object]:
+    """Which layers see how much, and the factor on their scores."""
+    config: dict[str, object] = {}
+    window = metadata.get(f"{prefix}sliding_window")
+    if window is not None:
+        config["sliding_window"] = window or None  # converters write 0 for none
+    pattern = metadata.get(f"{prefix}sliding_window_pattern")
+    if isinstance(pattern, list):
+        config["layer_types"] = ["sliding_attention" if item else "full_attention" for item in pattern]
+    elif pattern is not None:
+        config["sliding_window_pattern"] = pattern
+    scale = metadata.get(f"{prefix}scale")
+    if isinstance(scale, float) and scale > 0:
+        config["query_pre_attn_scalar"] = scale**-2
+    return config
+
+
+def _rope_scaling(file: SplitGguf, prefix: str) -> dict[str, object] | None:
+    metadata = file.metadata
+    scaling: dict[str, object] = {}
     for key, field in _ROPE_SCALING_FIELDS.items():
         if prefix + key in metadata:
             scaling[field] = metadata[prefix + key]
     multiplier = metadata.get(f"{prefix}attn_factor")
+    if all(name in file.tensors for name in _LONG_FACTORS.values()):
+        if multiplier is not None:
+            scaling["attention_factor"] = multiplier
+        return {"rope_type": "longrope", **scaling, **_long_factors(file)}
+    # As llama.cpp reads it: a factor alone is a linear one, and 0 is none.
     factor = scaling.get("factor")
+    kind = metadata.get(f"{prefix}type", "linear" if factor else "none")
+    if kind == "none":
+        return None
     if kind == "yarn" and isinstance(multiplier, float) and isinstance(factor, float) and factor >= 1:
         # llama.cpp multiplies YaRN's own factor, config.json replaces it.
         scaling["attention_factor"] = multiplier * (0.1 * math.log(factor) + 1)
-    return scaling
+    return {"rope_type": kind, **scaling}
+
+
+def _long_factors(file: SplitGguf) -> dict[str, object]:
+    factors: dict[str, object] = {}
+    for field, name in _LONG_FACTORS.items():
+        entry = file.tensors[name]
+        if entry.type_name != "F32" or len(entry.shape) != 1 or entry.shape[0] > _MOST_LONG_FACTORS:
+            raise CheckpointError(
+                f"{file.path}: tensor {name!r} is {entry.type_name} of shape {list(entry.shape)}",
+                expected="F32, one number for every two elements of a head",
+            )
+        factors[field] = numpy.frombuffer(file.read(name), numpy.dtype("<f4")).tolist()
+    return factors

@@ -3,43 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, cast
 
-from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
+from pascaline.checkpoint.config_fields import ConfigFields
+from pascaline.checkpoint.model_config import LayerType, ModelConfig
+from pascaline.checkpoint.rope_config import MAX_POSITIONS, parse_rope
 from pascaline.core.errors import ConfigError, UnsupportedError
 
 _MAX_LAYERS = 10_000
 _MAX_HEADS = 65_536
 _MAX_WIDTH = 1 << 24
-_MAX_POSITIONS = 1 << 30
-_MAX_FACTOR = 1e6
-_MAX_THETA = 1e15
-# Fields that a rope type reads beside its name and theta; any other one would be silently wrong.
-_ROPE_FIELDS: dict[str, frozenset[str]] = {
-    "linear": frozenset({"factor", "original_max_position_embeddings"}),
-    "llama3": frozenset(
-        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
-    ),
-    "yarn": frozenset(
-        {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"}
-    ),
-}
-# Fields that change nothing: names of the type, theta (read elsewhere), a note of how it was trained.
-_ROPE_NEUTRAL_FIELDS = frozenset({"rope_type", "type", "rope_theta", "partial_rotary_factor", "finetuned"})
+_LAYER_TYPES: tuple[LayerType, ...] = ("full_attention", "sliding_attention")
+_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+# Settings of some families; any other family that has one would be silently wrong.
+_OWN_SETTINGS = ("query_pre_attn_scalar", "rope_local_base_freq", *_CAPS)
 
 
-def parse_model_config(hf_config: Mapping[str, object]) -> ModelConfig:
+@dataclass(frozen=True)
+class ConfigRules:
+    """How a family reads config.json.
+
+    Parameters
+    ----------
+    defaults : what transformers' class for it assumes where a field is absent (null is not absent).
+    settings : those of "query_pre_attn_scalar", "rope_local_base_freq", "partial_rotary_factor",
+        "attn_logit_softcapping" and "final_logit_softcapping" that the family has.
+    activation_field : where the name of the feed-forward block's activation is.
+    windows : the layers that see `sliding_window` tokens only, where `layer_types` does not say so:
+        none; all; all but every `sliding_window_pattern`-th; with `use_sliding_window`, those from
+        `max_window_layers` on.
+    """
+
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    settings: frozenset[str] = frozenset()
+    activation_field: Literal["hidden_act", "hidden_activation"] = "hidden_act"
+    windows: Literal["none", "all", "pattern", "upper"] = "none"
+
+
+PLAIN = ConfigRules()
+
+
+def parse_model_config(hf_config: Mapping[str, object], rules: ConfigRules = PLAIN) -> ModelConfig:
     """The settings of a causal language model, from config.json's mapping.
-
-    Both spellings of the rotary settings are read: `rope_theta` with `rope_scaling`, and
-    `rope_parameters` (transformers 5).
 
     Raises
     ------
     ConfigError : a field is missing, has the wrong type or an impossible value; names both.
     UnsupportedError : the settings ask for something that we do not do.
     """
-    fields = _Fields(hf_config, "")
-    _refuse_unsupported(hf_config)
+    fields = ConfigFields({**rules.defaults, **hf_config}, "")
+    _refuse_unsupported(fields.values, rules)
     hidden_size = fields.integer("hidden_size", 1, _MAX_WIDTH)
     heads = fields.integer("num_attention_heads", 1, _MAX_HEADS)
     kv_heads = fields.integer("num_key_value_heads", 1, heads, default=heads)
@@ -49,114 +63,73 @@ def parse_model_config(hf_config: Mapping[str, object]) -> ModelConfig:
             expected="the first to be a multiple of the second",
         )
     vocab_size = fields.integer("vocab_size", 1, _MAX_WIDTH)
-    positions = fields.integer("max_position_embeddings", 1, _MAX_POSITIONS)
-    rope_theta, rope_scaling = _parse_rope(fields, positions)
+    positions = fields.integer("max_position_embeddings", 1, MAX_POSITIONS)
+    head_dim = _parse_head_dim(fields, hidden_size, heads)
+    rope = parse_rope(
+        fields,
+        head_dim,
+        positions,
+        partial="partial_rotary_factor" in rules.settings,
+        local="rope_local_base_freq" in rules.settings,
+    )
     bos_token_ids = fields.token_ids("bos_token_id", vocab_size)
+    layers = fields.integer("num_hidden_layers", 1, _MAX_LAYERS)
+    window, layer_types = _parse_windows(fields, rules, layers)
+    attention_cap, final_cap = (fields.optional_number(name, 1e-3, 1e6) for name in _CAPS)
     return ModelConfig(
         model_type=fields.text("model_type"),
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         intermediate_size=fields.integer("intermediate_size", 1, _MAX_WIDTH),
-        num_hidden_layers=fields.integer("num_hidden_layers", 1, _MAX_LAYERS),
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        head_dim=_parse_head_dim(fields, hidden_size, heads),
+        head_dim=head_dim,
         rms_norm_eps=fields.number("rms_norm_eps", 0.0, 1.0, default=1e-6),
-        rope_theta=rope_theta,
-        rope_scaling=rope_scaling,
+        rope_theta=rope.rope_theta,
+        rope_scaling=rope.rope_scaling,
         max_position_embeddings=positions,
         tie_word_embeddings=fields.boolean("tie_word_embeddings", default=False),
         attention_bias=fields.boolean("attention_bias", default=False),
         mlp_bias=fields.boolean("mlp_bias", default=False),
-        hidden_act=fields.text("hidden_act", default="silu"),
+        hidden_act=fields.text(
+            rules.activation_field, default=str(rules.defaults.get(rules.activation_field, "silu"))
+        ),
         bos_token_id=bos_token_ids[0] if bos_token_ids else None,
         eos_token_ids=fields.token_ids("eos_token_id", vocab_size),
+        partial_rotary_factor=rope.partial_rotary_factor,
+        # Without a window there is no layer that it is for.
+        rope_local_base_freq=rope.rope_local_base_freq if window is not None else None,
+        sliding_window=window,
+        layer_types=layer_types,
+        query_pre_attn_scalar=fields.optional_number("query_pre_attn_scalar", 1e-3, 1e6),
+        attn_logit_softcapping=attention_cap,
+        final_logit_softcapping=final_cap,
     )
 
 
-class _Fields:
-    """Typed reading of a mapping; None counts as absent. `prefix` leads to it in error messages."""
-
-    def __init__(self, values: Mapping[str, object], prefix: str) -> None:
-        self.values = values
-        self.prefix = prefix
-
-    def wrong(self, name: str, expected: str) -> ConfigError:
-        field = f"the model configuration's {self.prefix}{name}"
-        value = self.values.get(name)
-        if value is None:
-            return ConfigError(f"{field} is missing", expected=expected)
-        shown = repr(value)
-        return ConfigError(f"{field} is {shown if len(shown) <= 60 else shown[:60] + '…'}", expected=expected)
-
-    def integer(self, name: str, low: int, high: int, *, default: int | None = None) -> int:
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.wrong(name, f"a whole number from {low} to {high}")
-        return value
-
-    def number(self, name: str, low: float, high: float, *, default: float | None = None) -> float:
-        """A finite number above `low`, or equal to it, up to `high`; zero itself is never valid."""
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
-        if (
-            not isinstance(value, (int, float))
-            or isinstance(value, bool)
-            or not low <= value <= high
-            or value == 0
-        ):
-            above = f"from {low:g}" if low else "above 0"
-            raise self.wrong(name, f"a number {above}, up to {high:g}")
-        return float(value)
-
-    def boolean(self, name: str, *, default: bool) -> bool:
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.wrong(name, "true or false")
-        return value
-
-    def text(self, name: str, *, default: str | None = None) -> str:
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
-        if not isinstance(value, str) or not value:
-            raise self.wrong(name, "a name")
-        return value
-
-    def token_ids(self, name: str, vocab_size: int) -> tuple[int, ...]:
-        """One id or a list of ids, each once; empty when absent."""
-        value = self.values.get(name)
-        if value is None:
-            return ()
-        ids = value if isinstance(value, list) else [value]
-        for item in ids:
-            if not isinstance(item, int) or isinstance(item, bool) or not 0 <= item < vocab_size:
-                raise self.wrong(name, f"token ids from 0 to {vocab_size - 1}")
-        return tuple(dict.fromkeys(ids))
-
-    def section(self, name: str) -> _Fields | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, Mapping):
-            raise self.wrong(name, "a group of settings")
-        return _Fields(value, f"{self.prefix}{name}.")
-
-
-def _refuse_unsupported(hf_config: Mapping[str, object]) -> None:
+def _refuse_unsupported(values: Mapping[str, object], rules: ConfigRules) -> None:
     for name in ("num_local_experts", "num_experts"):
-        if hf_config.get(name):
-            raise UnsupportedError(f"the model is a mixture of experts ({name} is {hf_config[name]!r})")
-    if hf_config.get("use_sliding_window"):
+        if values.get(name):
+            raise UnsupportedError(f"the model is a mixture of experts ({name} is {values[name]!r})")
+    if values.get("use_sliding_window") and rules.windows == "none":
         raise UnsupportedError("the model uses sliding-window attention (use_sliding_window is set)")
+    if values.get("use_bidirectional_attention"):
+        raise UnsupportedError(
+            "the model's tokens see those after them (use_bidirectional_attention is set)",
+            expected="causal attention",
+        )
+    if values.get("lm_head_bias"):
+        raise UnsupportedError("the model's head has a bias (lm_head_bias is set)")
+    for name in _OWN_SETTINGS:
+        if values.get(name) is not None and name not in rules.settings:
+            raise UnsupportedError(
+                f"the model configuration's {name} is {repr(values[name])[:60]}",
+                expected=f"no such setting for {values.get('model_type')!r}",
+            )
 
 
-def _parse_head_dim(fields: _Fields, hidden_size: int, heads: int) -> int:
+def _parse_head_dim(fields: ConfigFields, hidden_size: int, heads: int) -> int:
     if fields.values.get("head_dim") is None and hidden_size % heads:
         raise ConfigError(
             f"hidden_size is {hidden_size} and num_attention_heads is {heads}",
@@ -168,65 +141,53 @@ def _parse_head_dim(fields: _Fields, hidden_size: int, heads: int) -> int:
     return head_dim
 
 
-def _parse_rope(fields: _Fields, positions: int) -> tuple[float, RopeScaling | None]:
-    """`rope_theta` and the scaling, from whichever spelling is there."""
-    section = fields.section("rope_parameters") or fields.section("rope_scaling")
-    theta = fields.number("rope_theta", 1.0, _MAX_THETA, default=10000.0)
-    if section is None:
-        _refuse_partial_rotary(fields)
-        return theta, None
-    nested = [name for name, value in section.values.items() if isinstance(value, Mapping)]
-    if nested:
-        raise UnsupportedError(f"rotary settings that differ between kinds of layers ({', '.join(nested)})")
-    theta = section.number("rope_theta", 1.0, _MAX_THETA, default=theta)
-    _refuse_partial_rotary(section if "partial_rotary_factor" in section.values else fields)
-    return theta, _parse_scaling(section, positions)
-
-
-def _refuse_partial_rotary(fields: _Fields) -> None:
-    if fields.number("partial_rotary_factor", 0.0, 1.0, default=1.0) != 1.0:
+def _parse_windows(
+    fields: ConfigFields, rules: ConfigRules, layers: int
+) -> tuple[int | None, tuple[LayerType, ...]]:
+    """`sliding_window` and `layer_types`; None and nothing where no layer has a window."""
+    window = None
+    if rules.windows != "none":
+        window = fields.optional_integer("sliding_window", 1, MAX_POSITIONS)
+    if rules.windows == "upper" and not fields.boolean("use_sliding_window", default=False):
+        window = None
+    given = fields.values.get("layer_types")
+    if given is not None:
+        types = _listed_layer_types(fields, layers)
+    elif window is None:
+        types = ()
+    else:
+        types = _layer_types_by_rule(fields, rules, layers)
+    if "sliding_attention" not in types:
+        return None, ()
+    if rules.windows == "none":
         raise UnsupportedError(
-            f"a rotary embedding of part of the head ({fields.prefix}partial_rotary_factor "
-            f"is {fields.values['partial_rotary_factor']})"
+            "the model uses sliding-window attention (layer_types)",
+            expected=f"full attention for {fields.values.get('model_type')!r}",
         )
+    if window is None:
+        raise fields.wrong("sliding_window", "a number of tokens, because layer_types has sliding_attention")
+    return window, types
 
 
-def _parse_scaling(fields: _Fields, positions: int) -> RopeScaling | None:
-    kind = fields.text("rope_type", default=fields.text("type", default="default"))
-    if kind == "default":
-        return None
-    if kind not in _ROPE_FIELDS:
-        raise UnsupportedError(
-            f"rotary scaling of type {kind!r} ({fields.prefix}rope_type)",
-            expected="one of default, " + ", ".join(_ROPE_FIELDS),
-        )
-    present = {name for name, value in fields.values.items() if value is not None}
-    unknown = sorted(present - _ROPE_FIELDS[kind] - _ROPE_NEUTRAL_FIELDS)
-    if kind == "yarn" and fields.values.get("truncate") is True:
-        unknown.remove("truncate")  # the default, said aloud
-    if unknown:
-        raise UnsupportedError(f"{fields.prefix}{unknown[0]} with rotary scaling of type {kind!r}")
-    factor = fields.number("factor", 1.0, _MAX_FACTOR)
-    if kind == "linear":
-        return RopeScaling("linear", factor)
-    original = fields.integer(
-        "original_max_position_embeddings", 1, _MAX_POSITIONS, default=positions if kind == "yarn" else None
-    )
-    if kind == "llama3":
-        low = fields.number("low_freq_factor", 0.0, _MAX_FACTOR)
-        high = fields.number("high_freq_factor", 0.0, _MAX_FACTOR)
-        if low >= high:
-            raise ConfigError(
-                f"{fields.prefix}low_freq_factor is {low:g} and high_freq_factor is {high:g}",
-                expected="the first to be smaller",
+def _listed_layer_types(fields: ConfigFields, layers: int) -> tuple[LayerType, ...]:
+    given = fields.values["layer_types"]
+    if not isinstance(given, list) or len(given) != layers:
+        raise fields.wrong("layer_types", f"a list with the types of {layers} layers")
+    for name in given:
+        if name not in _LAYER_TYPES:
+            raise UnsupportedError(
+                f"a layer of type {repr(name)[:60]} (layer_types)",
+                expected="one of " + ", ".join(_LAYER_TYPES),
             )
-        return RopeScaling("llama3", factor, original, low_freq_factor=low, high_freq_factor=high)
-    has_factor = fields.values.get("attention_factor") is not None
-    return RopeScaling(
-        "yarn",
-        factor,
-        original,
-        attention_factor=fields.number("attention_factor", 0.0, _MAX_FACTOR) if has_factor else None,
-        beta_fast=fields.number("beta_fast", 0.0, _MAX_FACTOR, default=32.0),
-        beta_slow=fields.number("beta_slow", 0.0, _MAX_FACTOR, default=1.0),
-    )
+    return cast(tuple[LayerType, ...], tuple(given))
+
+
+def _layer_types_by_rule(fields: ConfigFields, rules: ConfigRules, layers: int) -> tuple[LayerType, ...]:
+    full, sliding = _LAYER_TYPES
+    if rules.windows == "upper":
+        first = fields.integer("max_window_layers", 0, _MAX_LAYERS)
+        return tuple(sliding if layer >= first else full for layer in range(layers))
+    if rules.windows == "pattern":
+        period = fields.integer("sliding_window_pattern", 1, _MAX_LAYERS)
+        return tuple(sliding if (layer + 1) % period else full for layer in range(layers))
+    return (sliding,) * layers

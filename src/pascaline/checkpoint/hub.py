@@ -1,78 +1,191 @@
-"""Models from the Hugging Face hub, through its own client and cache."""
+"""Models from the Hugging Face hub, in the hub's cache.
+
+The transfer is our own: the hub's client (2.4) throws an interrupted file away, and here gigabytes go
+on where they stopped, even after a kill. What lies in the cache is used without asking the hub where a
+commit is pinned, and after one short try where there is no network.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
+from huggingface_hub import constants
+
+from pascaline.checkpoint.download import Download, refuse_other_content
+from pascaline.checkpoint.file_lock import alone
+from pascaline.checkpoint.hub_cache import HubCache
+from pascaline.checkpoint.hub_listing import (
+    COMMIT,
+    HubFile,
+    Listing,
+    NoSuchRevisionError,
+    Patience,
+    explain_refusal,
+    fetch_listing,
+    hub_url,
+    parse_listing,
 )
-from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
+from pascaline.checkpoint.hub_reference import HubReference
+from pascaline.checkpoint.hub_selection import gguf_names, settings_names, weight_names
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
+from pascaline.core.units import format_bytes
 
-_WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
-_UNWANTED = ["*/*", "consolidated*"]  # other libraries' copies of the same weights
+_SHORT = Patience(timeout_s=5.0, tries=1)
+_LONG = Patience(timeout_s=30.0, tries=3)
+_ROOM = "Make room, or point HF_HOME to a folder with room that you may write to"
 
 
-def fetch_snapshot(model_id: str, report: ProgressCallback) -> Path:
-    """The folder of a hub model, downloaded or from the hub's cache.
+def fetch_model(wanted: HubReference, report: ProgressCallback) -> Path:
+    """The folder of a hub model, or its GGUF file, downloaded or from the hub's cache.
 
     Raises
     ------
-    CheckpointError : no such model, no access to it, no network, or no room.
+    CheckpointError : no such model, no access to it, no network, no room, or nothing that we read.
     """
-    with Stage(report, f"fetching {model_id}", 0, "bytes") as stage:
+    return _HubModel(wanted, report).fetch()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """A file of which all is known that a download needs."""
+
+    path: str
+    nbytes: int
+    digest: str
+
+
+class _HubModel:
+    """One model at one commit, and what stands in the way of fetching what is missing of it."""
+
+    def __init__(self, wanted: HubReference, report: ProgressCallback) -> None:
+        self._wanted = wanted
+        self._report = report
+        self._cache = HubCache(wanted.repository)
+        self._unreachable: CheckpointError | None = None
+        self._listing = self._settle()
+
+    def fetch(self) -> Path:
+        snapshot = self._cache.snapshot(self._listing.commit)
+        name = self._wanted.name
         try:
-            folder = snapshot_download(
-                model_id,
-                allow_patterns=_WANTED,
-                ignore_patterns=_UNWANTED,
-                tqdm_class=_reporting_bar(stage),
+            ggufs = gguf_names(self._wanted, self._listing)
+            if ggufs is not None:
+                self._bring(ggufs, f"fetching {name}")
+                path = snapshot / ggufs[0]
+            else:
+                self._bring(settings_names(self._listing), f"fetching the settings of {name}")
+                self._bring(weight_names(self._listing, snapshot), f"fetching {name}")
+                path = snapshot
+        except OSError as error:
+            raise CheckpointError(
+                f"the hub's cache {self._cache.folder} cannot be used: {error.strerror}", remedy=_ROOM
+            ) from error
+        except CheckpointError as error:
+            if self._unreachable is None:
+                raise
+            raise CheckpointError(
+                f"{self._unreachable.seen}; what is here is not complete: {error.seen}",
+                expected=error.expected,
+                remedy=self._unreachable.remedy,
+            ) from error
+        if self._unreachable is None:
+            # Only now: until here, the branch's last commit is the one that works without a network.
+            self._cache.remember(self._wanted.revision, self._listing.commit)
+        return path
+
+    def _settle(self) -> Listing:
+        """The commit that is meant, and its files."""
+        wanted, cache = self._wanted, self._cache
+        pinned = COMMIT.fullmatch(wanted.revision) is not None
+        known = wanted.revision if pinned else cache.commit_of(wanted.revision)
+        here = known is not None and cache.snapshot(known).is_dir()
+        try:
+            if constants.HF_HUB_OFFLINE:
+                raise CheckpointError(
+                    f"{wanted.written} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it",
+                    remedy="Unset HF_HUB_OFFLINE, or give a local folder or .gguf file",
+                )
+            if pinned and (listing := cache.listing(wanted.revision)):
+                return listing
+            # With something to fall back on, nobody should wait for a network that is not there.
+            patience = _SHORT if here else _LONG
+            data = fetch_listing(wanted, patience)
+            listing = parse_listing(data)
+            cache.save_listing(listing, data)
+            return listing
+        except NoSuchRevisionError:
+            raise
+        except CheckpointError as error:
+            if known is None or not here:
+                raise
+            self._unreachable = error
+        return cache.listing(known) or cache.files_here(known)
+
+    def _bring(self, names: Iterable[str], stage: str) -> None:
+        """Fetch those of the files that are not here."""
+        files = [self._listing.files[name] for name in names]
+        missing = [file for file in files if not self._cache.has(self._listing.commit, file)]
+        if not missing:
+            return
+        if self._unreachable is not None:
+            raise CheckpointError(f"{missing[0].path} is missing")
+        contents = [self._content(file) for file in missing]
+        rest = sum(self._rest(content) for content in contents)
+        self._refuse_small_disk(rest)
+        self._cache.prepare()
+        with Stage(self._report, stage, rest, "bytes") as progress:
+            for content in contents:
+                self._fetch(content, progress)
+
+    def _content(self, file: HubFile) -> _Content:
+        if file.nbytes is None or file.digest is None:
+            raise CheckpointError(
+                f"{constants.ENDPOINT} does not say how long {file.path} is, or what its hash is",
+                expected="what the hub's API says with blobs=true",
+                remedy=f"Run `hf download {self._wanted.repository}`; what it fetches is used here, too",
             )
-        except GatedRepoError as error:
+        return _Content(file.path, file.nbytes, file.digest)
+
+    def _rest(self, content: _Content) -> int:
+        """Bytes that are still to come; a part that is too long is fetched again."""
+        part = self._cache.part(content.digest)
+        have = part.stat().st_size if part.exists() else 0
+        return content.nbytes - have if have <= content.nbytes else content.nbytes
+
+    def _refuse_small_disk(self, nbytes: int) -> None:
+        free = self._cache.free_bytes()
+        if nbytes > free:
             raise CheckpointError(
-                f"the model {model_id} is gated: its owner must let you in",
-                remedy=f"Ask for access at https://huggingface.co/{model_id}, then run `hf auth login`",
-            ) from error
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            raise CheckpointError(
-                f"no such model: {model_id} is neither a folder or file here nor a model on the hub",
-                remedy="Check the spelling; for a private model run `hf auth login` first",
-            ) from error
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            raise CheckpointError(
-                f"the model {model_id} is not on this machine and cannot be fetched: {_first_line(error)}",
-                remedy="Check the network (HF_HUB_OFFLINE, HF_ENDPOINT and proxy settings too), "
-                "or give a local folder or .gguf file",
-            ) from error
-    return Path(folder)
+                f"{self._wanted.name} needs {format_bytes(nbytes, round_up=True)} more on the disk of "
+                f"{self._cache.folder.parent}, which has {format_bytes(free)} free",
+                remedy="Make room, or point HF_HOME to a folder on a larger disk",
+            )
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].removesuffix(".") if lines else type(error).__name__
-
-
-def _reporting_bar(stage: Stage) -> Any:
-    """A tqdm class that draws nothing and counts the bytes of all files into `stage`."""
-
-    class ReportingBar(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # Of the client's two byte counters one is of what compression leaves to transfer.
-            self.counts = kwargs.get("unit") == "B" and kwargs.get("desc") != "Downloading bytes"
-            super().__init__(*args, **(kwargs | {"disable": True}))
-
-        def update(self, n: float | None = 1) -> None:
-            if self.counts:
-                stage.total = self.total or 0
-                stage.advance(n or 0)
-
-    return ReportingBar
+    def _fetch(self, content: _Content, progress: Stage) -> None:
+        cache, wanted, commit = self._cache, self._wanted, self._listing.commit
+        part, blob = cache.part(content.digest), cache.blob(content.digest)
+        rest = self._rest(content)
+        with alone(cache.lock(content.digest), self._report, f"fetches {wanted.name}"):
+            if blob.is_file():
+                progress.total -= rest
+            else:
+                progress.total += self._rest(content) - rest
+                url = hub_url(f"{wanted.repository}/resolve/{commit}/{quote(content.path)}")
+                Download(
+                    url,
+                    part,
+                    progress,
+                    nbytes=content.nbytes,
+                    refusal=lambda error: explain_refusal(error, wanted),
+                    room=_ROOM,
+                ).run()
+                refuse_other_content(part, content.digest, url)
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                part.replace(blob)
+            cache.link(commit, content.path, content.digest)

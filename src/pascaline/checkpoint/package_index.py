@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from urllib.parse import urldefrag, urljoin
 
-from pascaline.checkpoint.web import NETWORK_ERRORS, Url, open_url, reason
+from pascaline.checkpoint.web import NETWORK_ERRORS, Url, open_url, reason, server_of
 from pascaline.core.errors import CheckpointError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -56,13 +56,13 @@ def find_file(package: str, filename: str) -> IndexedFile:
         raise CheckpointError(f"the package index {page_url.address} has no {filename}", remedy=remedy)
     href, sha256 = files[filename]
     found = Url.parse(urljoin(base, href))
-    same_host = found.address.startswith(urljoin(base, "/"))
-    return IndexedFile(Url(found.address, page_url.credentials) if same_host else found, sha256)
+    same_server = server_of(found.address) == server_of(page_url.address)
+    return IndexedFile(Url(found.address, page_url.authorization) if same_server else found, sha256)
 
 
 def _served(page: Url) -> Url:
     """An index in a local folder has its pages as files."""
-    return Url(f"{page.address}index.html", None) if page.address.startswith("file:") else page
+    return Url(f"{page.address}index.html") if page.address.startswith("file:") else page
 
 
 def _json_links(page: bytes) -> dict[str, tuple[str, str | None]]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pascaline.checkpoint.demo import fetch_demo
+from pascaline.checkpoint.gguf_split import SplitName
+from pascaline.checkpoint.hub_reference import HubReference
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _ACCEPTED = "`demo`, a model folder, a .gguf file, or a Hugging Face id (owner/name)"
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """Where a model is, and the name that the server answers to."""
+    """Where a model is, and the name that the server answers to.
+
+    `served_name` is `demo`; a folder's name; a GGUF's name without .gguf and, where it is split, without
+    its part's number; for a model of the hub what was typed, without the revision.
+    """
 
     path: Path
     served_name: str
@@ -36,11 +40,13 @@ def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
         if model and path.is_dir():
             return ResolvedModel(path, path.resolve().name)
         if model and path.exists():
-            return ResolvedModel(path, path.stem)
+            split = SplitName.parse(path.name)
+            return ResolvedModel(path, path.stem if split is None else split.stem)
     except (OSError, RuntimeError) as error:  # a name that is too long; ~user without such a user
         raise CheckpointError(f"no such model: {model!r} ({error})", expected=_ACCEPTED) from error
-    if _HUB_ID.fullmatch(model) and path.suffix not in (".gguf", ".safetensors"):
-        from pascaline.checkpoint.hub import fetch_snapshot  # its library takes 0.2 s to import
+    wanted = HubReference.parse(model)
+    if wanted is not None:
+        from pascaline.checkpoint.hub import fetch_model  # its library takes 0.2 s to import
 
-        return ResolvedModel(fetch_snapshot(model, report), model)
+        return ResolvedModel(fetch_model(wanted, report), wanted.name)
     raise CheckpointError(f"no such model: {model!r}", expected=_ACCEPTED)

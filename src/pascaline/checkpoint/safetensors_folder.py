@@ -9,10 +9,12 @@ from typing import Literal
 from pascaline.checkpoint.checkpoint import TensorEntry, TokenizerSource
 from pascaline.checkpoint.json_file import read_json_object, read_text
 from pascaline.checkpoint.safetensors_file import SafetensorsFile
-from pascaline.core.errors import CheckpointError, UnsupportedError
+from pascaline.core.errors import CheckpointError
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Where AutoGPTQ and AutoAWQ wrote it before config.json had a place for it.
+_OLDER_QUANTIZATION_CONFIGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 PICKLE_REMEDY = (
     "Pickled weights are never loaded, because opening one can run any code in it. Convert the model with "
@@ -27,7 +29,6 @@ class SafetensorsFolder:
     Raises
     ------
     CheckpointError : a file is missing, damaged, or contradicts another one.
-    UnsupportedError : the weights are quantised in a way that we do not read.
     """
 
     container: Literal["gguf", "safetensors"] = "safetensors"
@@ -96,14 +97,10 @@ def _read_config(folder: Path) -> dict[str, object]:
             remedy=_other_files(folder),
         )
     config = read_json_object(path)
-    quantization = config.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        raise UnsupportedError(
-            f"{folder} holds weights quantised with {method!r} (quantization_config in config.json)",
-            expected="dense weights, or a GGUF file",
-            remedy="Use the original model or a GGUF of it",
-        )
+    if config.get("quantization_config") is None:
+        for name, method in _OLDER_QUANTIZATION_CONFIGS.items():
+            if (folder / name).is_file():
+                config["quantization_config"] = {"quant_method": method} | read_json_object(folder / name)
     generation = _read_if_there(folder / "generation_config.json")
     merged: list[object] = []
     for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
@@ -130,27 +127,22 @@ def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) ->
 
 def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
     """The file that holds each tensor, by the tensor's name."""
-    if (folder / _WEIGHTS).is_file():
-        file = SafetensorsFile(folder / _WEIGHTS)
+    if (folder / WEIGHTS).is_file():
+        file = SafetensorsFile(folder / WEIGHTS)
         return dict.fromkeys(file.tensors, file)
-    if (folder / _INDEX).is_file():
+    if (folder / INDEX).is_file():
         return _open_shards(folder)
     raise CheckpointError(
         f"{folder} has no weights in safetensors format",
-        expected=f"{_WEIGHTS} or {_INDEX}",
+        expected=f"{WEIGHTS} or {INDEX}",
         remedy=_other_files(folder),
     )
 
 
 def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
-    index = folder / _INDEX
-    weight_map = read_json_object(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map", expected="tensor names with their files")
-    names = sorted({str(name) for name in weight_map.values()})
-    strange = [name for name in names if Path(name).name != name or name in ("", ".", "..")]
-    if strange:
-        raise CheckpointError(f"{index} names the file {strange[0]!r}", expected="a file of the same folder")
+    index = folder / INDEX
+    weight_map = read_weight_map(index)
+    names = sorted(set(weight_map.values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -169,6 +161,22 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
             file.close()
         raise
     return {tensor: files[name] for tensor, name in weight_map.items()}
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor names with the file that holds each, which lies in the index's own folder.
+
+    Raises
+    ------
+    CheckpointError : it is damaged, empty, or names a file elsewhere.
+    """
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map", expected="tensor names with their files")
+    for name in weight_map.values():
+        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
+            raise CheckpointError(f"{index} names the file {name!r}", expected="a file of the same folder")
+    return weight_map
 
 
 def _other_files(folder: Path) -> str:

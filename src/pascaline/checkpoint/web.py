@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import http.client
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pascaline.core.errors import CheckpointError
@@ -18,14 +19,23 @@ NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 @dataclass(frozen=True)
 class Url:
-    """An address without its user and password, which are kept aside and never shown."""
+    """An address, and the secret that its server asks for, which is never shown.
+
+    `authorization` is the header's value, "Basic …" or "Bearer …". It is sent to the address's own server
+    only, wherever that one redirects to.
+    """
 
     address: str
-    credentials: str | None
+    authorization: str | None = None
 
     @staticmethod
     def parse(text: str) -> Url:
-        """Raises CheckpointError for anything but http, https and file addresses."""
+        """Takes user and password out of an address.
+
+        Raises
+        ------
+        CheckpointError : it is no http, https or file address.
+        """
         try:
             parts = urlsplit(text)
             scheme, user = parts.scheme, parts.username
@@ -34,28 +44,57 @@ class Url:
         if scheme not in ("http", "https", "file"):
             raise CheckpointError(f"{text!r} is not a web address", expected="https://…")
         if user is None:
-            return Url(text, None)
+            return Url(text)
         secret = f"{unquote(user)}:{unquote(parts.password or '')}"
         address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-        return Url(address, base64.b64encode(secret.encode()).decode())
+        return Url(address, f"Basic {base64.b64encode(secret.encode()).decode()}")
 
 
-def open_url(url: Url, headers: dict[str, str]) -> Any:
-    """A response, status 200 or 206, to be used in a `with`.
+def open_url(url: Url, headers: dict[str, str], timeout_s: float = TIMEOUT_S) -> Any:
+    """A response, status 200 or 206, to be used in a `with`; `timeout_s` bounds each wait for the server.
 
     Raises
     ------
     urllib.error.HTTPError and NETWORK_ERRORS, as urllib does.
     """
     request = urllib.request.Request(url.address, headers={"User-Agent": "pascaline"} | headers)  # noqa: S310
-    if url.credentials:
-        # Not sent on when the server redirects to another one.
-        request.add_unredirected_header("Authorization", f"Basic {url.credentials}")
+    if url.authorization:
+        request.add_unredirected_header("Authorization", url.authorization)
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - Url.parse chose the schemes
+        return _opener().open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()  # it holds the connection; code and headers stay
         raise
+
+
+class _SameServerRedirects(urllib.request.HTTPRedirectHandler):
+    """Lets a server redirect to itself (a renamed model) without losing who is asking."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        authorization = req.unredirected_hdrs.get("Authorization")
+        if redirected is not None and authorization and server_of(newurl) == server_of(req.full_url):
+            redirected.add_unredirected_header("Authorization", authorization)
+        return redirected
+
+
+@functools.cache
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_SameServerRedirects)
+
+
+def server_of(address: str) -> tuple[str, str]:
+    """Scheme and host with port: what a secret is meant for."""
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc
 
 
 def reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name)"
+MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 DeviceOption = Annotated[Device, typer.Option(help="auto takes a usable NVIDIA card, else the CPU")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,14 +15,17 @@ from torch import nn
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
-from pascaline.formats import StoredWeight, WeightReader
+from pascaline.formats import StoredTensors, StoredWeight, WeightReader
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
 from pascaline.models import Decoder, family_of
-from pascaline.weights import Dense, Weight
+from pascaline.weights import Dense, Weight, concatenate
 
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
+
+LOADING_THREADS = 1
+"""Layers that are loaded at once: more than two wait for memory, and each holds its own copy."""
 
 GGUF_ROPE_FACTORS = "rope_freqs.weight"
 _LAYER_PREFIX = re.compile(r"^model\.layers\.\d+\.")
@@ -28,18 +33,29 @@ _LAYER_PREFIX = re.compile(r"^model\.layers\.\d+\.")
 
 @dataclass(frozen=True)
 class FoundWeight:
-    """A place in the model and what the checkpoint has for it."""
+    """A place in the model and what the checkpoint has for it: weights that are read as one each,
+    with the number of the place's parts that they are made of."""
 
     slot: WeightSlot
-    stored: StoredWeight
+    stored: list[tuple[StoredWeight, int]]
 
     @property
     def is_vector(self) -> bool:
-        return len(self.slot.shape) == 1
+        return len(self.slot.parts[0].shape) == 1
+
+    @property
+    def resident_bytes(self) -> int:
+        if self.is_vector:
+            return sum(4 * part.shape[0] for part in self.slot.parts)
+        return sum(stored.resident_bytes for stored, _ in self.stored)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for stored, _ in self.stored for name in stored.names]
 
 
 def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
-    """Every slot's weight in the checkpoint, in the order of the slots, checked but not read.
+    """Every slot's weights in the checkpoint, in the order of the slots, checked but not read.
 
     Raises
     ------
@@ -47,17 +63,28 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
     UnsupportedError : a weight is stored in a way that we do not read.
     """
     reader, family = WeightReader.of(checkpoint), family_of(model.config)
-    return [
-        FoundWeight(slot, reader.locate(family.file_name(checkpoint, slot.name), slot.shape))
-        for slot in model.weight_slots()
-    ]
+    found = []
+    for slot in model.weight_slots():
+        stored: list[tuple[StoredWeight, int]] = []
+        for part in slot.parts:
+            heads = None
+            if checkpoint.container == "gguf":
+                module = _LAYER_PREFIX.sub("", part.name).rpartition(".")[0]
+                heads = family.gguf_interleaved_heads(model.config, module)
+            one = reader.locate(family.file_name(checkpoint, part.name), part.shape, heads)
+            joined = _joined(stored[-1][0], one) if stored else None
+            if joined is None:
+                stored.append((one, 1))
+            else:
+                stored[-1] = joined, stored[-1][1] + 1
+        found.append(FoundWeight(slot, stored))
+    return found
 
 
-def planned_bytes(weights: list[FoundWeight]) -> int:
-    """What `load_weights` will keep resident, at most, from the file's directory alone."""
-    return sum(
-        4 * weight.slot.shape[0] if weight.is_vector else weight.stored.resident_bytes for weight in weights
-    )
+def _joined(first: StoredWeight, second: StoredWeight) -> StoredWeight | None:
+    if isinstance(first, StoredTensors) and isinstance(second, StoredTensors):
+        return first.joined(second)
+    return None
 
 
 def load_weights(
@@ -67,23 +94,52 @@ def load_weights(
     device: torch.device,
     report: ProgressCallback,
 ) -> int:
-    """Fill all slots, layer by layer; returns the bytes that the weights keep resident."""
-    sizes = [sum(checkpoint.tensors[name].nbytes for name in weight.stored.names) for weight in weights]
-    total = sum(sizes)
-    with Stage(report, "loading weights", total, "bytes", total / EXPECTED_BYTES_PER_S) as stage:
-        remaining = iter(zip(weights, sizes, strict=True))
-        for unit in _units(model):
-            for _, (weight, nbytes) in zip(unit.weight_slots(), remaining, strict=False):
-                weight.slot.fill(_load(model, checkpoint, weight).to(device))
-                for name in weight.stored.names:
-                    checkpoint.release(name)
-                stage.advance(nbytes)
-            unit.settle()
+    """Fill all slots, layers side by side; returns the bytes that the weights keep resident."""
+    family = family_of(model.config)
+    norm_offset = 0.0 if checkpoint.container == "gguf" else family.norm_offset
+    remaining = iter(weights)
+    units = [
+        (unit, [found for _, found in zip(unit.weight_slots(), remaining, strict=False)])
+        for unit in _units(model)
+    ]
+
+    def load(unit: Layer, places: list[FoundWeight]) -> int:
+        for found in places:
+            found.slot.fill([(weight.to(device), count) for weight, count in _load(found, norm_offset)])
+            for name in found.names:
+                checkpoint.release(name)
+        unit.settle()
+        return sum(checkpoint.tensors[name].nbytes for found in places for name in found.names)
+
+    total = sum(checkpoint.tensors[name].nbytes for found in weights for name in found.names)
+    with (
+        Stage(report, "loading weights", total, "bytes", total / EXPECTED_BYTES_PER_S) as stage,
+        _single_threaded_operations(),
+        ThreadPoolExecutor(LOADING_THREADS) as pool,
+    ):
+        tasks = [pool.submit(load, unit, places) for unit, places in units]
+        try:
+            for task in as_completed(tasks):
+                stage.advance(task.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return model.resident_bytes()
 
 
+@contextmanager
+def _single_threaded_operations() -> Iterator[None]:
+    """Torch's operations on one thread each, while whole layers are loaded side by side."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _units(model: Decoder) -> Iterator[Layer]:
-    """Embedding, each decoder layer, norm and head: what is settled before the next is loaded."""
+    """Embedding, each decoder layer, norm and head: what one thread loads and settles."""
     for child in model.children():
         yield from cast(Iterable[Layer], child if isinstance(child, nn.ModuleList) else [child])
 
@@ -109,17 +165,18 @@ def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.T
     return factors
 
 
-def _load(model: Decoder, checkpoint: Checkpoint, found: FoundWeight) -> Weight:
-    weight = found.stored.load()
-    if found.is_vector and isinstance(weight, Dense):
-        # Norm gains and biases are a few kilobytes: widened once, not at every step.
-        weight = Dense(weight.tensor.float())
-    family = family_of(model.config)
-    if checkpoint.container == "gguf":
-        module = _LAYER_PREFIX.sub("", found.slot.name).rpartition(".")[0]
-        order = family.gguf_row_order(model.config, module)
-        if order is not None:
-            return weight.select_rows(torch.tensor(order))
-    elif family.norm_offset and isinstance(found.slot.module, RMSNorm) and isinstance(weight, Dense):
-        weight = Dense(weight.tensor + family.norm_offset)
-    return weight
+def _load(found: FoundWeight, norm_offset: float) -> list[tuple[Weight, int]]:
+    """A slot's weights, as few as their packing allows, each with its number of parts."""
+    loaded: list[tuple[Weight, int]] = []
+    for stored, count in found.stored:
+        weight = stored.load()
+        if found.is_vector and isinstance(weight, Dense):
+            # Norm gains and biases are a few kilobytes: widened once, not at every step.
+            offset = norm_offset if isinstance(found.slot.module, RMSNorm) else 0.0
+            weight = Dense(weight.tensor.float() + offset)
+        joined = concatenate(loaded[-1][0], weight) if loaded else None
+        if joined is None:
+            loaded.append((weight, count))
+        else:
+            loaded[-1] = joined, loaded[-1][1] + count
+    return loaded

@@ -13,7 +13,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, planned_bytes
+from pascaline.engine.loader import find_weights, load_rope_factors, load_weights
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
@@ -78,7 +78,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
                 device=device,
                 available_bytes=available_bytes(device),
                 utilization=config.gpu_memory_utilization,
-                weights_bytes=planned_bytes(weights),
+                weights_bytes=sum(found.resident_bytes for found in weights),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,

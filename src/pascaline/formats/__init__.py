@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.formats import awq, compressed_tensors, gptq
 from pascaline.formats.dense import BF16, F16, F32
-from pascaline.formats.format import Format, Scheme, SchemeParser, StoredWeight
+from pascaline.formats.format import Format, Scheme, SchemeParser, StoredRows, StoredTensors, StoredWeight
 from pascaline.formats.gguf_iq4_nl import IQ4_NL
 from pascaline.formats.gguf_iq4_xs import IQ4_XS
 from pascaline.formats.gguf_mxfp4 import MXFP4
@@ -23,7 +23,6 @@ from pascaline.formats.gguf_q5_1 import Q5_1
 from pascaline.formats.gguf_q5_k import Q5_K
 from pascaline.formats.gguf_q6_k import Q6_K
 from pascaline.formats.gguf_q8_0 import Q8_0
-from pascaline.weights import Packed, Weight
 
 FORMATS: dict[str, Format] = {
     item.type_name: item
@@ -62,8 +61,10 @@ class WeightReader:
         """
         return cls(checkpoint, _scheme_of(checkpoint))
 
-    def locate(self, name: str, shape: tuple[int, ...]) -> StoredWeight:
+    def locate(self, name: str, shape: tuple[int, ...], interleaved_heads: int | None = None) -> StoredWeight:
         """The weight that the checkpoint knows as `name` ("….q_proj.weight", "blk.0.attn_q.weight").
+
+        `interleaved_heads` is described at `StoredRows`; only GGUF files need it.
 
         Raises
         ------
@@ -75,21 +76,10 @@ class WeightReader:
         if self.scheme is not None and attribute == "weight" and len(shape) == 2:
             stored = self.scheme.locate(self.checkpoint, module, (shape[0], shape[1]))
         if stored is None:
-            stored = self._one_tensor(name, shape)
-        load = stored.load
+            stored = self._one_tensor(name, shape, interleaved_heads)
+        return stored
 
-        def load_finite() -> Weight:
-            weight = load()
-            if isinstance(weight, Packed) and not weight.is_finite:
-                raise CheckpointError(
-                    f"{self.checkpoint.path.name}: the scales of {name!r} are not all finite numbers",
-                    remedy="The file is damaged or was quantised badly: fetch it again, or another one",
-                )
-            return weight
-
-        return replace(stored, load=load_finite)
-
-    def _one_tensor(self, name: str, shape: tuple[int, ...]) -> StoredWeight:
+    def _one_tensor(self, name: str, shape: tuple[int, ...], interleaved_heads: int | None) -> StoredWeight:
         checkpoint = self.checkpoint
         entry = checkpoint.tensors.get(name)
         if entry is None:
@@ -109,10 +99,8 @@ class WeightReader:
                 expected=", ".join(FORMATS),
                 remedy="Use a file in one of these formats",
             )
-        item = FORMATS[entry.type_name]
-        *rows, columns = shape
-        resident = (rows[0] if rows else 1) * item.bytes_per_row(columns)
-        return StoredWeight((name,), resident, lambda: item.load(checkpoint.read(name), shape))
+        rows = StoredRows(lambda: checkpoint.read(name), shape, interleaved_heads)
+        return StoredTensors.of(checkpoint.path.name, (name,), FORMATS[entry.type_name], (rows,))
 
 
 def _scheme_of(checkpoint: Checkpoint) -> Scheme | None:
@@ -134,4 +122,4 @@ def _scheme_of(checkpoint: Checkpoint) -> Scheme | None:
     return SCHEMES[method](config)
 
 
-__all__ = ["FORMATS", "SCHEMES", "Format", "StoredWeight", "WeightReader"]
+__all__ = ["FORMATS", "SCHEMES", "Format", "StoredRows", "StoredTensors", "StoredWeight", "WeightReader"]

@@ -49,7 +49,7 @@ class Awq:
         group_size = group_size_of(checkpoint, f"{module}.scales", columns, groups, self.group_size)
         entry_of(checkpoint, f"{module}.qzeros", ("I32",), (groups, words))
 
-        def load() -> Packed:
+        def read() -> Packed:
             weights, zeros = (
                 _unpack(tensor_of(checkpoint.read(f"{module}.{name}"), "I32", (-1, words)))
                 for name in ("qweight", "qzeros")
@@ -64,7 +64,7 @@ class Awq:
 
         resident = rows * (packed_bytes(columns, _BITS) + packed_bytes(groups, _BITS)) + scales.nbytes
         names = tuple(f"{module}.{name}" for name in ("qweight", "scales", "qzeros"))
-        return StoredWeight(names, resident, load)
+        return StoredWeight(checkpoint.path.name, names, resident, read)
 
 
 def parse(config: Mapping[str, object]) -> Awq:

@@ -3,9 +3,10 @@
 w[n, k] = scale[n, g] · (q[n, k] − zero[n, g]), with q and zero signed integers of 4 or 8 bits that
 are stored with 2^(bits − 1) added. Tensors of a linear of K inputs and N outputs: `weight_packed`
 int32 (N, K · bits / 32), a bit stream along each row; `weight_scale` (N, groups);
-`weight_zero_point` int32 (N · bits / 32, groups), a bit stream down each column, absent where the
-scheme is symmetric; `weight_shape` int64 (2); `weight_g_idx` int32 (K) where inputs are not in the
-order of their groups. One group a row is the "channel" strategy.
+`weight_zero_point` int32 (N · bits / 32, groups), a bit stream down each column (in releases before
+0.9.4 int8 (N, groups), nothing added), absent where the scheme is symmetric; `weight_shape` int64
+(2); `weight_g_idx` int32 (K) where inputs are not in the order of their groups. One group a row is
+the "channel" strategy.
 
 Source: the compressed-tensors package's description of its pack-quantized compressor.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.formats.format import StoredWeight
 from pascaline.formats.group_order import permutation_of
@@ -84,10 +85,12 @@ class _Tensors:
         self.groups = scales.shape[-1] if scales is not None and scales.shape else 0
         self.scales = entry_of(checkpoint, name, SCALE_TYPES, (self.rows, self.groups))
         self.group_size = group_size_of(checkpoint, name, self.columns, self.groups, -1)
-        self.has_zeros = f"{module}.weight_zero_point" in checkpoint.tensors
-        if self.has_zeros:
-            words = -(-self.rows * self.bits // INT32_BITS)
-            entry_of(checkpoint, f"{module}.weight_zero_point", ("I32",), (words, self.groups))
+        self.zeros = checkpoint.tensors.get(f"{module}.weight_zero_point")
+        if self.zeros is not None:
+            packed_zeros = self.zeros.type_name != "I8"
+            words = -(-self.rows * self.bits // INT32_BITS) if packed_zeros else self.rows
+            types = ("I32",) if packed_zeros else ("I8",)
+            entry_of(checkpoint, f"{module}.weight_zero_point", types, (words, self.groups))
         self.has_order = f"{module}.weight_g_idx" in checkpoint.tensors
         if self.has_order:
             entry_of(checkpoint, f"{module}.weight_g_idx", ("I32",), (self.columns,))
@@ -95,15 +98,17 @@ class _Tensors:
     def stored(self) -> StoredWeight:
         names = ["weight_packed", "weight_scale"]
         resident = self.rows * packed_bytes(self.columns, self.bits) + self.scales.nbytes
-        if self.has_zeros:
+        if self.zeros is not None:
             names.append("weight_zero_point")
             resident += self.rows * packed_bytes(self.groups, self.bits)
         if self.has_order:
             names.append("weight_g_idx")
             resident += 4 * self.columns
-        return StoredWeight(tuple(f"{self.module}.{name}" for name in names), resident, self.load)
+        return StoredWeight(
+            self.checkpoint.path.name, tuple(f"{self.module}.{name}" for name in names), resident, self.read
+        )
 
-    def load(self) -> Packed:
+    def read(self) -> Packed:
         words = self._words("weight_packed", (self.rows, -1))
         permutation = None
         if self.has_order:
@@ -115,10 +120,6 @@ class _Tensors:
             codes = codes.over(torch.clone)
         else:
             codes = Codes.pack(codes.unpack()[:, permutation], self.bits)
-        zeros = None
-        if self.has_zeros:
-            stored = unpack_rows(self._words("weight_zero_point", (-1, self.groups)), self.bits)
-            zeros = Codes.pack(stored[: self.rows], self.bits)
         return Packed(
             codes,
             self.group_size,
@@ -126,10 +127,24 @@ class _Tensors:
             tensor_of(
                 self.checkpoint.read(f"{self.module}.weight_scale"), self.scales.type_name, self.scales.shape
             ).clone(),
-            zero=0 if self.has_zeros else 1 << (self.bits - 1),
-            zeros=zeros,
+            zero=1 << (self.bits - 1) if self.zeros is None else 0,
+            zeros=None if self.zeros is None else self._zeros(self.zeros),
             permutation=None if permutation is None else permutation.int(),
         )
+
+    def _zeros(self, entry: TensorEntry) -> Codes:
+        name = f"{self.module}.weight_zero_point"
+        if entry.type_name == "I32":
+            stored = unpack_rows(self._words("weight_zero_point", (-1, self.groups)), self.bits)
+            return Codes.pack(stored[: self.rows], self.bits)
+        half = 1 << (self.bits - 1)
+        signed = tensor_of(self.checkpoint.read(name), "I8", entry.shape).short()
+        if signed.min() < -half or signed.max() >= half:
+            raise CheckpointError(
+                f"{self.checkpoint.path.name}: tensor {name!r} is {signed.min()} to {signed.max()}",
+                expected=f"{self.bits}-bit integers, from {-half} to {half - 1}",
+            )
+        return Codes.pack(signed + half, self.bits)
 
     def _words(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         return tensor_of(self.checkpoint.read(f"{self.module}.{name}"), "I32", shape)

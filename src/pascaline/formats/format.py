@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from pascaline.checkpoint.checkpoint import Checkpoint
-from pascaline.weights import Weight
+from pascaline.core.errors import CheckpointError
+from pascaline.weights import Packed, Weight
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """A tensor of a file, unread: rows of a weight.
+
+    `read` gives its bytes, `shape` is in elements, outermost first. With `interleaved_heads` the
+    two halves of each of so many heads are interleaved in the file (row 2i is row i of the weight's
+    head, row 2i + 1 is row i + D / 2), and are to be put one after the other.
+    """
+
+    read: Callable[[], memoryview]
+    shape: tuple[int, ...]
+    interleaved_heads: int | None = None
+
+    def arranged(self, items: NDArray[Any]) -> NDArray[Any]:
+        """Items (N, …) in the weight's order of rows, not copied: (N, …), or (heads, 2, D / 2, …)."""
+        if self.interleaved_heads is None:
+            return items
+        return items.reshape(self.interleaved_heads, -1, 2, *items.shape[1:]).swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one element type on disk becomes a `Weight`: a weight is one tensor.
+    """How one element type on disk becomes a `Weight`: a weight is one tensor, or several below each other.
 
-    `type_name` is the name in the file's directory. `load(data, shape)` takes the tensor's bytes
-    and its shape in elements, outermost first; what it returns owns its memory (nothing refers
-    to `data` afterwards, so that the file can be unmapped). `bytes_per_row(columns)` is what the
-    loaded weight keeps resident, for the planner.
+    `type_name` is the name in the file's directory. `load(parts)` takes the tensors; what it
+    returns owns its memory (nothing refers to the file afterwards, so that it can be unmapped).
+    `bytes_per_row(columns)` is what the loaded weight keeps resident, for the planner.
     """
 
     type_name: str
-    load: Callable[[memoryview, tuple[int, ...]], Weight]
+    load: Callable[[Sequence[StoredRows]], Weight]
     bytes_per_row: Callable[[int], int]
 
 
@@ -31,14 +53,53 @@ class StoredWeight:
 
     Parameters
     ----------
+    file : the checkpoint's name, for messages.
     names : the checkpoint's tensors that it is made of.
     resident_bytes : what `load()` keeps in memory; at most, where act-order is folded away.
-    load : reads and packs it; what it returns owns its memory.
+    read : reads and packs it; what it returns owns its memory.
     """
 
+    file: str
     names: tuple[str, ...]
     resident_bytes: int
-    load: Callable[[], Weight]
+    read: Callable[[], Weight]
+
+    def load(self) -> Weight:
+        """The weight.
+
+        Raises
+        ------
+        CheckpointError : a scale is infinite or not a number, or tensors contradict each other.
+        """
+        weight = self.read()
+        if isinstance(weight, Packed) and not weight.is_finite:
+            raise CheckpointError(
+                f"{self.file}: the scales of {self.names[0]!r} are not all finite numbers",
+                remedy="The file is damaged or was quantised badly: fetch it again, or another one",
+            )
+        return weight
+
+
+@dataclass(frozen=True)
+class StoredTensors(StoredWeight):
+    """A weight that is one tensor, or several below each other, of one format."""
+
+    format: Format
+    parts: tuple[StoredRows, ...]
+
+    @classmethod
+    def of(
+        cls, file: str, names: tuple[str, ...], item: Format, parts: tuple[StoredRows, ...]
+    ) -> StoredTensors:
+        row_bytes = item.bytes_per_row(parts[0].shape[-1])
+        rows = sum(part.shape[0] if len(part.shape) == 2 else 1 for part in parts)
+        return cls(file, names, rows * row_bytes, lambda: item.load(parts), item, parts)
+
+    def joined(self, other: StoredTensors) -> StoredTensors | None:
+        """This weight's rows, then the other's, read as one; None where they are stored differently."""
+        if self.format is not other.format or self.parts[0].shape[1:] != other.parts[0].shape[1:]:
+            return None
+        return self.of(self.file, self.names + other.names, self.format, self.parts + other.parts)
 
 
 class Scheme(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -16,9 +16,8 @@ BLOCK = numpy.dtype([("d", "<f2"), ("codes", "u1", 16)])
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 32
-    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
-    return Packed(q, 32, 32, halves(blocks, "d"), table=torch.tensor(VALUES_IQ4, dtype=torch.int8))
+    q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),))
+    return Packed(q, 32, 32, blocks.halves("d"), table=torch.tensor(VALUES_IQ4, dtype=torch.int8))
 
 
 IQ4_NL = block_format("IQ4_NL", 32, BLOCK, pack)

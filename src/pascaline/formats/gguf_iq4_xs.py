@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -17,14 +17,14 @@ BLOCK = numpy.dtype([("d", "<f2"), ("scales_high", "u1", 2), ("scales", "u1", 4)
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns, groups = blocks.shape[1] * 256, blocks.shape[1] * 8
+    groups = blocks.count * 8
     return Packed(
-        Codes(columns, (Plane(4, 32, raw(blocks, "codes")),)),
+        Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),)),
         group_size=32,
         super_size=256,
-        scales=halves(blocks, "d"),
+        scales=blocks.halves("d"),
         group_scales=Codes(
-            groups, (Plane(4, 2, raw(blocks, "scales")), Plane(2, 4, raw(blocks, "scales_high")))
+            groups, (Plane(4, 2, blocks.raw("scales")), Plane(2, 4, blocks.raw("scales_high")))
         ),
         group_scale_zero=32,
         table=torch.tensor(VALUES_IQ4, dtype=torch.int8),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -19,9 +19,8 @@ BLOCK = numpy.dtype([("exponent", "u1"), ("codes", "u1", 16)])
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 32
-    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
-    return Packed(q, 32, 32, raw(blocks, "exponent"), table=torch.tensor(TWICE_E2M1, dtype=torch.int8))
+    q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),))
+    return Packed(q, 32, 32, blocks.raw("exponent"), table=torch.tensor(TWICE_E2M1, dtype=torch.int8))
 
 
 MXFP4 = block_format("MXFP4", 32, BLOCK, pack)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -18,22 +18,21 @@ BLOCK = numpy.dtype([("scales", "u1", 16), ("codes", "u1", 64), ("d", "<f2"), ("
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns, groups = blocks.shape[1] * 256, blocks.shape[1] * 16
+    groups = blocks.count * 16
     # A block's 16 bytes are (a, b) pairs of nibbles; a and b become planes of their own, runs of 16.
-    pairs = blocks["scales"].view("V16").copy().view("<u8")
+    pairs = blocks.field("scales").view("<u8")
     first, second = pairs[..., 0::2], pairs[..., 1::2]
     low = (first & LOW_NIBBLES) | ((second & LOW_NIBBLES) << 4)
     high = ((first >> 4) & LOW_NIBBLES) | (second & ~LOW_NIBBLES)
     a, b = (
-        Codes(groups, (Plane(4, 16, torch.from_numpy(plane.view(numpy.uint8).reshape(len(blocks), -1))),))
-        for plane in (low, high)
+        Codes(groups, (Plane(4, 16, torch.from_numpy(plane.view(numpy.uint8))),)) for plane in (low, high)
     )
     return Packed(
-        Codes(columns, (Plane(2, 128, raw(blocks, "codes")),)),
+        Codes(blocks.columns, (Plane(2, 128, blocks.raw("codes")),)),
         group_size=16,
         super_size=256,
-        scales=halves(blocks, "d"),
-        offsets=halves(blocks, "dmin"),
+        scales=blocks.halves("d"),
+        offsets=blocks.halves("dmin"),
         group_scales=a,
         group_offsets=b,
     )

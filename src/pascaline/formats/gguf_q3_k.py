@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -24,14 +24,14 @@ BLOCK = numpy.dtype(
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns, groups = blocks.shape[1] * 256, blocks.shape[1] * 16
+    groups = blocks.count * 16
     return Packed(
-        Codes(columns, (Plane(2, 128, raw(blocks, "codes")), Plane(1, 256, raw(blocks, "high")))),
+        Codes(blocks.columns, (Plane(2, 128, blocks.raw("codes")), Plane(1, 256, blocks.raw("high")))),
         group_size=16,
         super_size=256,
-        scales=halves(blocks, "d"),
+        scales=blocks.halves("d"),
         group_scales=Codes(
-            groups, (Plane(4, 16, raw(blocks, "scales")), Plane(2, 16, raw(blocks, "scales_high")))
+            groups, (Plane(4, 16, blocks.raw("scales")), Plane(2, 16, blocks.raw("scales_high")))
         ),
         group_scale_zero=32,
         zero=4,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -15,9 +15,8 @@ BLOCK = numpy.dtype([("d", "<f2"), ("m", "<f2"), ("codes", "u1", 16)])
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 32
-    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")),))
-    return Packed(q, 32, 32, halves(blocks, "d"), offsets=halves(blocks, "m").neg_())
+    q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),))
+    return Packed(q, 32, 32, blocks.halves("d"), offsets=blocks.halves("m").neg_())
 
 
 Q4_1 = block_format("Q4_1", 32, BLOCK, pack)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.formats.gguf_six_bit_scales import group_codes
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
@@ -17,14 +17,13 @@ BLOCK = numpy.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("code
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 256
     a, b = group_codes(blocks)
     return Packed(
-        Codes(columns, (Plane(4, 64, raw(blocks, "codes")),)),
+        Codes(blocks.columns, (Plane(4, 64, blocks.raw("codes")),)),
         group_size=32,
         super_size=256,
-        scales=halves(blocks, "d"),
-        offsets=halves(blocks, "dmin"),
+        scales=blocks.halves("d"),
+        offsets=blocks.halves("dmin"),
         group_scales=a,
         group_offsets=b,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -15,9 +15,8 @@ BLOCK = numpy.dtype([("d", "<f2"), ("high", "u1", 4), ("codes", "u1", 16)])
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 32
-    q = Codes(columns, (Plane(4, 32, raw(blocks, "codes")), Plane(1, 8, raw(blocks, "high"))))
-    return Packed(q, 32, 32, halves(blocks, "d"), zero=16)
+    q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")), Plane(1, 8, blocks.raw("high"))))
+    return Packed(q, 32, 32, blocks.halves("d"), zero=16)
 
 
 Q5_0 = block_format("Q5_0", 32, BLOCK, pack)

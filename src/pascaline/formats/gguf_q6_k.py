@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -17,13 +17,13 @@ BLOCK = numpy.dtype([("codes", "u1", 128), ("high", "u1", 64), ("scales", "u1", 
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns, groups = blocks.shape[1] * 256, blocks.shape[1] * 16
+    groups = blocks.count * 16
     return Packed(
-        Codes(columns, (Plane(4, 128, raw(blocks, "codes")), Plane(2, 128, raw(blocks, "high")))),
+        Codes(blocks.columns, (Plane(4, 128, blocks.raw("codes")), Plane(2, 128, blocks.raw("high")))),
         group_size=16,
         super_size=256,
-        scales=halves(blocks, "d"),
-        group_scales=Codes(groups, (Plane(8, 1, raw(blocks, "scales").view(torch.int8)),)),
+        scales=blocks.halves("d"),
+        group_scales=Codes(groups, (Plane(8, 1, blocks.raw("scales").view(torch.int8)),)),
         zero=32,
     )
 

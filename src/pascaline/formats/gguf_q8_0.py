@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy
 import torch
 
-from pascaline.formats.gguf_blocks import Blocks, block_format, halves, raw
+from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
@@ -16,9 +16,8 @@ BLOCK = numpy.dtype([("d", "<f2"), ("codes", "u1", 32)])
 
 
 def pack(blocks: Blocks) -> Packed:
-    columns = blocks.shape[1] * 32
-    q = Codes(columns, (Plane(8, 1, raw(blocks, "codes").view(torch.int8)),))
-    return Packed(q, 32, 32, halves(blocks, "d"))
+    q = Codes(blocks.columns, (Plane(8, 1, blocks.raw("codes").view(torch.int8)),))
+    return Packed(q, 32, 32, blocks.halves("d"))
 
 
 Q8_0 = block_format("Q8_0", 32, BLOCK, pack)

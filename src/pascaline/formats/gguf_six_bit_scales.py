@@ -26,8 +26,8 @@ _UPPER_2_AS_BITS_4_5 = numpy.uint32(0x30303030)
 
 def group_codes(blocks: Blocks) -> tuple[Codes, Codes]:
     """a and b, each in a plane of four and one of two bits, runs of 8: as many bytes as in the file."""
-    words = blocks["scales"].view("V12").copy().view("<u4")
-    a, b, shared = words[..., 0], words[..., 1], words[..., 2]
+    words = blocks.field("scales").view("<u4")
+    a, b, shared = words[:, 0::3], words[:, 1::3], words[:, 2::3]
     a_last = (shared & _LOW_4) | ((a >> 2) & _UPPER_2_AS_BITS_4_5)
     b_last = ((shared >> 4) & _LOW_4) | ((b >> 2) & _UPPER_2_AS_BITS_4_5)
     return _pack(a & _LOW_6, a_last), _pack(b & _LOW_6, b_last)
@@ -35,15 +35,15 @@ def group_codes(blocks: Blocks) -> tuple[Codes, Codes]:
 
 def _pack(first: Words, last: Words) -> Codes:
     """Four groups a word, one a byte, (N, blocks a row) twice -> codes of all groups."""
-    rows, blocks = first.shape
+    groups = first.shape[1] * _GROUPS
     low = (first & _LOW_4) | ((last & _LOW_4) << 4)
     # Two bits of groups 0…3 in bytes 0…3 and of 4…7 above them; then bytes 2, 3 join bytes 0, 1.
     high = ((first >> 4) & _LOW_2) | (last & ~_LOW_4)
     high = (high | (high >> 14)).astype("<u2")
     return Codes(
-        blocks * _GROUPS,
+        groups,
         tuple(
-            Plane(bits, _GROUPS, torch.from_numpy(plane.view(numpy.uint8).reshape(rows, -1)))
+            Plane(bits, _GROUPS, torch.from_numpy(plane.view(numpy.uint8)))
             for bits, plane in ((4, low), (2, high))
         ),
     )

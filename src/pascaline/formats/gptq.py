@@ -40,7 +40,10 @@ BITS = (2, 3, 4, 8)
 
 @dataclass(frozen=True)
 class Gptq:
-    """What a checkpoint's quantization_config says of all modules."""
+    """What a checkpoint's quantization_config says of its modules.
+
+    `symmetric` is true of all of them, `act_order` of some at least: which ones is in the tensors.
+    """
 
     symmetric: bool
     act_order: bool
@@ -61,9 +64,12 @@ def parse(config: Mapping[str, object]) -> Gptq:
         raise UnsupportedError(f"GPTQ with {bits} bits", expected=", ".join(map(str, BITS)))
     name = "checkpoint_format" if config.get("checkpoint_format") is not None else "format"
     version = one_of(config, name, ("gptq", "gptq_v2"), default="gptq")
+    dynamic = config.get("dynamic")
+    overrides = dynamic.values() if isinstance(dynamic, Mapping) else ()
+    everywhere = [config, *(override for override in overrides if isinstance(override, Mapping))]
     return Gptq(
-        symmetric=flag(config, "sym", default=True),
-        act_order=flag(config, "desc_act", default=False),
+        symmetric=all(flag(settings, "sym", default=True) for settings in everywhere),
+        act_order=any(flag(settings, "desc_act", default=False) for settings in everywhere),
         group_size=whole_number(config, "group_size", default=-1),
         zero_offset=0 if version == "gptq_v2" else 1,
     )
@@ -118,9 +124,11 @@ class _Tensors:
             resident += self.rows * packed_bytes(self.groups, self.bits)
         if self.scheme.act_order and self.groups > 1:
             resident += 4 * self.columns
-        return StoredWeight(tuple(f"{self.module}.{name}" for name in names), resident, self.load)
+        return StoredWeight(
+            self.checkpoint.path.name, tuple(f"{self.module}.{name}" for name in names), resident, self.read
+        )
 
-    def load(self) -> Packed:
+    def read(self) -> Packed:
         words = self._words("qweight", (-1, self.rows))
         permutation = None
         if self.has_order:

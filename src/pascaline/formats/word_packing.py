@@ -9,7 +9,13 @@ from pascaline.weights.codes import Codes, Plane
 
 SCALE_TYPES = ("F16", "BF16", "F32")
 _ALIGNMENT = 8
-_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "I32": torch.int32}
+_DTYPES = {
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "I8": torch.int8,
+}
 
 
 def tensor_of(data: memoryview, type_name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -30,8 +36,10 @@ def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
 
     3-bit fields cross words: 32 of them fill 3.
     """
-    count, mask = 32, (1 << bits) - 1
-    streams = words.view(-1, bits, words.shape[1])
+    # Fields of 2, 4 and 8 bits fill words one by one: 48 rows of 4 bits are 6 words.
+    count, length = (32, 3) if bits == 3 else (32 // bits, 1)
+    mask = (1 << bits) - 1
+    streams = words.view(-1, length, words.shape[1])
     rows = torch.empty((len(streams), count, words.shape[1]), dtype=torch.uint8)
     for field in range(count):
         word, shift = divmod(field * bits, 32)

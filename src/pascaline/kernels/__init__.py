@@ -5,11 +5,14 @@ from __future__ import annotations
 from pascaline.kernels import (
     add,
     embedding,
+    gelu_and_mul,
     linear,
     paged_attention,
     rms_norm,
     rotary,
+    scale,
     silu_and_mul,
+    soft_cap,
     store_rows,
 )
 from pascaline.kernels.kernel import Chip, Kernel
@@ -21,25 +24,31 @@ OPS: dict[str, Op] = {
     op.name: op
     for op in (
         embedding.OP,
+        scale.OP,
         rms_norm.OP,
         linear.OP,
         rotary.OP,
         store_rows.OP,
         paged_attention.OP,
         silu_and_mul.OP,
+        gelu_and_mul.OP,
         add.OP,
+        soft_cap.OP,
     )
 }
 
 KERNELS: tuple[Kernel, ...] = (
     embedding.KERNEL,
+    scale.KERNEL,
     rms_norm.KERNEL,
     linear.KERNEL,
     rotary.KERNEL,
     store_rows.KERNEL,
     paged_attention.KERNEL,
     silu_and_mul.KERNEL,
+    gelu_and_mul.KERNEL,
     add.KERNEL,
+    soft_cap.KERNEL,
 )
 """In order of preference for each op."""
 

@@ -10,6 +10,7 @@ from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.module import Layer
+from pascaline.layers.norm import RMSNorm
 from pascaline.layers.rotary import RotaryEmbedding
 
 _STORE_ROWS = OPS["store_rows"]
@@ -17,7 +18,14 @@ _PAGED_ATTENTION = OPS["paged_attention"]
 
 
 class Attention(Layer):
-    """`output_bias` is apart from `bias` because some families bias q, k and v only."""
+    """What the family has of its own are keywords, the rest is in `config`.
+
+    Parameters
+    ----------
+    bias, output_bias : of q, k and v, and of o.
+    query_key_norm : RMS norms of each head's query and key, before they are rotated.
+    stored_as_one : the checkpoint holds q, k and v as one tensor, qkv_proj.
+    """
 
     def __init__(
         self,
@@ -29,11 +37,15 @@ class Attention(Layer):
         *,
         bias: bool,
         output_bias: bool,
+        query_key_norm: bool,
+        stored_as_one: bool,
     ) -> None:
         super().__init__(path, launch)
         self.layer = layer
         self.head_dim = config.head_dim
-        self.scale = config.head_dim**-0.5
+        self.scale = (config.query_pre_attn_scalar or config.head_dim) ** -0.5
+        self.window = config.window_of(layer) or 0
+        self.softcap = config.attn_logit_softcapping or 0.0
         self.rotary = rotary
         hidden = config.hidden_size
         query_size = config.num_attention_heads * config.head_dim
@@ -44,14 +56,21 @@ class Attention(Layer):
             hidden,
             {"q_proj": query_size, "k_proj": key_size, "v_proj": key_size},
             bias=bias,
+            stored_as_one=stored_as_one,
         )
+        self.q_norm = self.k_norm = None
+        if query_key_norm:
+            self.q_norm = RMSNorm(f"{path}.q_norm", launch, config.head_dim, config.rms_norm_eps)
+            self.k_norm = RMSNorm(f"{path}.k_norm", launch, config.head_dim, config.rms_norm_eps)
         self.o_proj = Linear(f"{path}.o_proj", launch, query_size, hidden, bias=output_bias)
 
     def forward(self, x: torch.Tensor, batch: StepBatch, cache: KeyValueCache) -> torch.Tensor:
         """(T, hidden_size) -> the same; stores the new tokens' keys and values in the cache."""
         query, key, value = (self._heads(part) for part in self.qkv_proj(x))
-        query = self.rotary.rotate(self.path, query, batch.positions)
-        key = self.rotary.rotate(self.path, key, batch.positions)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = _of_each_head(self.q_norm, query), _of_each_head(self.k_norm, key)
+        query = self.rotary.rotate(self.path, query, batch.positions, self.layer)
+        key = self.rotary.rotate(self.path, key, batch.positions, self.layer)
         keys, values = cache.keys[self.layer], cache.values[self.layer]
         self.launch(_STORE_ROWS, self.path, key, batch.slots, keys.flatten(0, 1))
         self.launch(_STORE_ROWS, self.path, value, batch.slots, values.flatten(0, 1))
@@ -65,9 +84,16 @@ class Attention(Layer):
             batch.query_start,
             batch.context_lengths,
             scale=self.scale,
+            window=self.window,
+            softcap=self.softcap,
         )
         projected: torch.Tensor = self.o_proj(attended.flatten(1))
         return projected
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, self.head_dim)
+
+
+def _of_each_head(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
+    normed: torch.Tensor = norm(x.flatten(0, 1))
+    return normed.view(x.shape)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import cast
 
 import torch
-from torch import nn
 
 from pascaline.kernels import OPS, Launcher
 from pascaline.layers.module import Layer
-from pascaline.weights import Dense, concatenate
+from pascaline.weights import Dense, Weight
 
 _LINEAR = OPS["linear"]
 
@@ -32,7 +33,7 @@ class Linear(Layer):
 class MergedLinear(Layer):
     """Linears of one input: q, k and v, or gate and up.
 
-    Neighbours whose weights are packed alike become one weight, and one launch, once they are loaded.
+    Neighbours whose weights are packed alike are one weight, and one launch.
 
     Parameters
     ----------
@@ -53,50 +54,67 @@ class MergedLinear(Layer):
     ) -> None:
         super().__init__(path, launch)
         parent = path.rpartition(".")[0]
-        if stored_as_one:
-            pieces = [Linear(path, launch, in_features, sum(parts.values()), bias=bias)]
-            self._rows = [list(parts.values())]
-        else:
-            pieces = [
-                Linear(f"{parent}.{name}", launch, in_features, rows, bias=bias)
-                for name, rows in parts.items()
-            ]
-            self._rows = [[rows] for rows in parts.values()]
-        self.pieces = nn.ModuleList(pieces)
+        self._rows = list(parts.values())
+        stored = {path: sum(self._rows)} if stored_as_one else {}
+        stored = stored or {f"{parent}.{name}": rows for name, rows in parts.items()}
+        self._stored_rows = list(stored.values())
+        self._pieces: list[_Piece] = []
+        self._bias: Dense | None = None
+        self.declare_parts("weight", {name: (rows, in_features) for name, rows in stored.items()})
+        if bias:
+            self.declare_parts("bias", {name: (rows,) for name, rows in stored.items()})
+
+    def receive(self, attribute: str, weights: list[tuple[Weight, int]]) -> None:
+        if attribute == "bias":
+            self._bias = Dense(torch.cat([cast(Dense, bias).tensor for bias, _ in weights]))
+            return
+        stored_rows, start = iter(self._stored_rows), 0
+        for weight, count in weights:
+            stop = start + sum(islice(stored_rows, count))
+            self._pieces.append(_Piece(weight, start, stop))
+            start = stop
+
+    def weights(self) -> list[Weight]:
+        return [*(piece.weight for piece in self._pieces), *([] if self._bias is None else [self._bias])]
 
     def reorder_rows(self, order: torch.Tensor) -> None:
-        """Put the rows of every part, all of one size, into another order."""
-        for piece, rows in zip(self.pieces, self._rows, strict=True):
-            linear = cast(Linear, piece)
-            starts = torch.arange(len(rows), device=order.device) * len(order)
-            index = (starts[:, None] + order).flatten()
-            linear.weight = linear.weight.select_rows(index)
-            if linear.bias is not None:
-                linear.bias = linear.bias.select_rows(index)
-
-    def settle(self) -> None:
-        """Make one piece of neighbours whose weights are packed alike."""
-        pieces: list[Linear] = []
-        rows: list[list[int]] = []
-        for piece, its_rows in zip(self.pieces, self._rows, strict=True):
-            linear = cast(Linear, piece)
-            joined = concatenate(pieces[-1].weight, linear.weight) if pieces else None
-            if joined is None:
-                pieces.append(linear)
-                rows.append(its_rows)
-                continue
-            previous = pieces[-1]
-            previous.weight, previous.path = joined, self.path
-            if linear.bias is not None:
-                previous.bias = cast(Dense, previous.bias).concatenate(cast(Dense, linear.bias))
-            rows[-1] = rows[-1] + its_rows
-        self.pieces = nn.ModuleList(pieces)
-        self._rows = rows
+        """Put the rows of every part, all of one size, into another order (rows of a part,) int64."""
+        starts = torch.arange(len(self._rows), device=order.device) * len(order)
+        whole = (starts[:, None] + order).flatten()
+        self._pieces = [
+            replace(piece, weight=piece.weight.select_rows(whole[piece.start : piece.stop] - piece.start))
+            for piece in self._pieces
+        ]
+        self._bias = None if self._bias is None else self._bias.select_rows(whole)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(T, in_features) -> each part's (T, rows), fp32; views of a shared output where merged."""
-        return [
-            part
-            for piece, rows in zip(self.pieces, self._rows, strict=True)
-            for part in piece(x).split(rows, dim=1)
+        outputs = [
+            self.launch(
+                _LINEAR,
+                self.path,
+                x,
+                piece.weight,
+                None if self._bias is None else self._bias.tensor[piece.start : piece.stop],
+            )
+            for piece in self._pieces
         ]
+        if len(outputs) == len(self._rows):
+            return outputs
+        parts, rest = [], iter(self._rows)
+        for output in outputs:
+            left = output
+            while left.shape[1]:
+                rows = next(rest)
+                parts.append(left[:, :rows])
+                left = left[:, rows:]
+        return parts
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows `start`…`stop` of a merged linear, in one weight: whole parts."""
+
+    weight: Weight
+    start: int
+    stop: int

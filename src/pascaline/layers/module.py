@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,16 +14,24 @@ from pascaline.weights import Dense, Weight
 
 
 @dataclass(frozen=True)
-class WeightSlot:
-    """A place that the loader fills: `name` as in Hugging Face's checkpoints."""
+class WeightPart:
+    """A tensor that checkpoints hold: `name` as in Hugging Face's."""
 
-    module: Layer
-    attribute: str
     name: str
     shape: tuple[int, ...]
 
-    def fill(self, weight: Weight) -> None:
-        setattr(self.module, self.attribute, weight)
+
+@dataclass(frozen=True)
+class WeightSlot:
+    """A place that the loader fills, with one part or several below each other."""
+
+    module: Layer
+    attribute: str
+    parts: tuple[WeightPart, ...]
+
+    def fill(self, weights: list[tuple[Weight, int]]) -> None:
+        """Put weights there, each with the number of parts that it is made of."""
+        self.module.receive(self.attribute, weights)
 
 
 class Layer(nn.Module):
@@ -38,9 +46,14 @@ class Layer(nn.Module):
         self.launch = launch
         self._slots: list[WeightSlot] = []
 
+    def declare_parts(self, attribute: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """A place for the tensors of this name of several modules, given with their shapes."""
+        parts = (WeightPart(f"{path}.{attribute}", shape) for path, shape in shapes.items())
+        self._slots.append(WeightSlot(self, attribute, tuple(parts)))
+
     def declare(self, attribute: str, *shape: int) -> Weight:
         """A weight of this module that checkpoints call `<path>.<attribute>`."""
-        self._slots.append(WeightSlot(self, attribute, f"{self.path}.{attribute}", shape))
+        self._slots.append(WeightSlot(self, attribute, (WeightPart(f"{self.path}.{attribute}", shape),)))
         return Dense(torch.empty(shape, device="meta"))
 
     def weight_slots(self) -> Iterator[WeightSlot]:
@@ -48,6 +61,11 @@ class Layer(nn.Module):
         for module in self.modules():
             if isinstance(module, Layer):
                 yield from module._slots
+
+    def receive(self, attribute: str, weights: list[tuple[Weight, int]]) -> None:
+        """Take a slot's weights, as `WeightSlot.fill` gives them."""
+        [(weight, _)] = weights
+        setattr(self, attribute, weight)
 
     def settle(self) -> None:
         """What can only be done once all weights of a module and those below it are there."""
@@ -58,8 +76,12 @@ class Layer(nn.Module):
     def resident_bytes(self) -> int:
         """What the weights of this module and those below it keep in memory."""
         return sum(
-            value.resident_bytes
+            weight.resident_bytes
             for module in self.modules()
-            for value in vars(module).values()
-            if isinstance(value, Weight)
+            if isinstance(module, Layer)
+            for weight in module.weights()
         )
+
+    def weights(self) -> list[Weight]:
+        """The weights of this module alone."""
+        return [value for value in vars(self).values() if isinstance(value, Weight)]

@@ -21,18 +21,33 @@ from pascaline.layers.rotary import RotaryEmbedding
 
 _ADD = OPS["add"]
 _LINEAR = OPS["linear"]
+_SCALE = OPS["scale"]
+_SOFT_CAP = OPS["soft_cap"]
 
 
 @dataclass(frozen=True)
 class DecoderStyle:
-    """What differs between families beyond their config: which projections carry a bias."""
+    """What differs between families beyond their config.
 
-    attention_bias: bool
-    attention_output_bias: bool
+    Parameters
+    ----------
+    attention_bias, attention_output_bias : of q, k and v, and of o.
+    query_key_norm : RMS norms of each head's query and key.
+    norms_around : a norm after attention and after the feed-forward block, too, before they are added.
+    stored_as_one : checkpoints hold q, k and v as one tensor, and gate and up.
+    embedding_scale : what the embedding is multiplied by.
+    """
+
+    attention_bias: bool = False
+    attention_output_bias: bool = False
+    query_key_norm: bool = False
+    norms_around: bool = False
+    stored_as_one: bool = False
+    embedding_scale: float = 1.0
 
 
 class DecoderLayer(Layer):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); each in a second norm with `norms_around`."""
 
     def __init__(
         self,
@@ -44,8 +59,11 @@ class DecoderLayer(Layer):
         rotary: RotaryEmbedding,
     ) -> None:
         super().__init__(path, launch)
-        hidden, epsilon = config.hidden_size, config.rms_norm_eps
-        self.input_layernorm = RMSNorm(f"{path}.input_layernorm", launch, hidden, epsilon)
+
+        def norm(name: str) -> RMSNorm:
+            return RMSNorm(f"{path}.{name}", launch, config.hidden_size, config.rms_norm_eps)
+
+        self.input_layernorm = norm("input_layernorm")
         self.self_attn = Attention(
             f"{path}.self_attn",
             launch,
@@ -54,14 +72,26 @@ class DecoderLayer(Layer):
             rotary,
             bias=style.attention_bias,
             output_bias=style.attention_output_bias,
+            query_key_norm=style.query_key_norm,
+            stored_as_one=style.stored_as_one,
         )
-        self.post_attention_layernorm = RMSNorm(f"{path}.post_attention_layernorm", launch, hidden, epsilon)
-        self.mlp = GatedMLP(f"{path}.mlp", launch, config)
+        # Hugging Face's names: "post attention" is before the feed-forward block, unless there is a
+        # norm of that name, too.
+        self.post_attention_layernorm = norm("post_attention_layernorm")
+        self.pre_feedforward_layernorm = self.post_feedforward_layernorm = None
+        if style.norms_around:
+            self.pre_feedforward_layernorm = norm("pre_feedforward_layernorm")
+            self.post_feedforward_layernorm = norm("post_feedforward_layernorm")
+        self.mlp = GatedMLP(f"{path}.mlp", launch, config, stored_as_one=style.stored_as_one)
 
     def forward(self, x: torch.Tensor, batch: StepBatch, cache: KeyValueCache) -> torch.Tensor:
         attended = self.self_attn(self.input_layernorm(x), batch, cache)
-        x = self.launch(_ADD, self.path, attended, x)
-        return self.launch(_ADD, self.path, self.mlp(self.post_attention_layernorm(x)), x)
+        if self.pre_feedforward_layernorm is None or self.post_feedforward_layernorm is None:
+            x = self.launch(_ADD, self.path, attended, x)
+            return self.launch(_ADD, self.path, self.mlp(self.post_attention_layernorm(x)), x)
+        x = self.launch(_ADD, self.path, self.post_attention_layernorm(attended), x)
+        fed = self.mlp(self.pre_feedforward_layernorm(x))
+        return self.launch(_ADD, self.path, self.post_feedforward_layernorm(fed), x)
 
 
 class Decoder(Layer):
@@ -70,6 +100,7 @@ class Decoder(Layer):
     def __init__(self, launch: Launcher, config: ModelConfig, style: DecoderStyle) -> None:
         super().__init__("model", launch)
         self.config = config
+        self.embedding_scale = style.embedding_scale
         self.rotary = RotaryEmbedding(launch, config)
         self.embed_tokens = Embedding("model.embed_tokens", launch, config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
@@ -84,10 +115,14 @@ class Decoder(Layer):
     def forward(self, batch: StepBatch, cache: KeyValueCache) -> torch.Tensor:
         """Next-token logits of the wanted rows, (R, vocab_size) fp32."""
         x = self.embed_tokens(batch.token_ids)
+        if self.embedding_scale != 1.0:
+            x = self.launch(_SCALE, self.embed_tokens.path, x, factor=self.embedding_scale)
         for layer in self.layers:
             x = layer(x, batch, cache)
         wanted = self.norm(x[batch.logit_rows])
         if self.lm_head is None:
-            return self.launch(_LINEAR, "lm_head", wanted, self.embed_tokens.weight, None)
-        logits: torch.Tensor = self.lm_head(wanted)
-        return logits
+            logits = self.launch(_LINEAR, "lm_head", wanted, self.embed_tokens.weight, None)
+        else:
+            logits = self.lm_head(wanted)
+        cap = self.config.final_logit_softcapping
+        return logits if cap is None else self.launch(_SOFT_CAP, "lm_head", logits, cap=cap)

@@ -10,26 +10,18 @@ from pascaline.models.decoder import DecoderStyle
 from pascaline.models.family import Family
 
 
-def gguf_row_order(config: ModelConfig, module: str) -> list[int] | None:
-    """GGUF stores q and k of this family with the two halves of each head interleaved.
-
-    Row 2i of a head in the file is row i in Hugging Face's order, row 2i + 1 is row i + D/2.
-    """
-    heads = {
+def gguf_interleaved_heads(config: ModelConfig, module: str) -> int | None:
+    """GGUF stores q and k of this family with the two halves of each head interleaved."""
+    return {
         "self_attn.q_proj": config.num_attention_heads,
         "self_attn.k_proj": config.num_key_value_heads,
     }.get(module)
-    if heads is None:
-        return None
-    size = config.head_dim
-    in_head = [*range(0, size, 2), *range(1, size, 2)]
-    return [head * size + row for head in range(heads) for row in in_head]
 
 
 FAMILY = Family(
     model_type="llama",
     style=lambda config: DecoderStyle(config.attention_bias, config.attention_bias),
-    gguf_row_order=gguf_row_order,
+    gguf_interleaved_heads=gguf_interleaved_heads,
     tiny=ModelConfig(
         model_type="llama",
         vocab_size=96,

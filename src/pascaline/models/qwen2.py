@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pascaline.checkpoint.hf_config import ConfigRules
 from pascaline.models import llama
 from pascaline.models.decoder import DecoderStyle
-from pascaline.models.family import Family, file_order
+from pascaline.models.family import Family
 
 FAMILY = Family(
     model_type="qwen2",
-    style=lambda _: DecoderStyle(attention_bias=True, attention_output_bias=False),
-    gguf_row_order=file_order,
+    style=lambda _: DecoderStyle(attention_bias=True),
+    rules=ConfigRules(
+        windows="upper",
+        defaults={"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    ),
     tiny=replace(
         llama.FAMILY.tiny,
         model_type="qwen2",

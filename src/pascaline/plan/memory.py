@@ -9,11 +9,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
 from pascaline.kernels.linear import SCRATCH_ELEMENTS
-from pascaline.kernels.paged_attention import GATHERED_TOKENS
+from pascaline.kernels.paged_attention import GATHERED_TOKENS, SCORED_ELEMENTS
 from pascaline.kv.cache import PAGE_SIZE, page_bytes, pages_for
 
 RUNTIME_BYTES = {"cpu": 300 << 20, "cuda": 600 << 20}
@@ -86,9 +86,10 @@ def activation_bytes(
     """Largest sum of what a step holds at once, in fp32.
 
     The residual stream and what attention and the feed-forward block make of it; the keys and
-    values laid out densely for a group of sequences and their scores; the logits (of every token,
-    where prompt log-probabilities are wanted), a copy of those that are sampled from and
-    sampling's fp64 rows; the tile of dequantised weights; the rotary table.
+    values laid out densely for a group of sequences and their scores; a prompt's mask, or its scores
+    where they are capped; the logits (of every token, where prompt log-probabilities are wanted), a
+    copy of those that are sampled from and sampling's fp64 rows; the tile of dequantised weights;
+    the rotary tables.
     """
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
@@ -96,10 +97,28 @@ def activation_bytes(
     tokens = 4 * max_batch_tokens * max(attention, feed_forward)
     gathered = max(GATHERED_TOKENS, max_model_len)
     context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
-    rotary_tables = 4 * max_model_len * size
+    scored_heads = heads if config.attn_logit_softcapping else 1
+    one_row = max_model_len * scored_heads
+    # Mask and its fp32 form, or scores and their softmax; rows are as many as fit, but at least one.
+    scored = 8 * min(max_batch_tokens * one_row, max(SCORED_ELEMENTS, one_row))
+    tables = 2 if config.rope_local_base_freq is not None else 1
+    rotary_tables = 4 * max_model_len * config.rotary_dimensions * tables
     rows = min(max_batch_tokens, max_sequences)
     logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
-    return tokens + context + rotary_tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+    return tokens + context + scored + rotary_tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+
+
+def _longrope_note(scaling: RopeScaling | None, context: int) -> list[str]:
+    """Which of two lists of rotary factors the context makes the model use."""
+    if scaling is None or scaling.rope_type != "longrope":
+        return []
+    original = scaling.original_max_position_embeddings
+    if scaling.is_long(context):
+        return [
+            f"the model's rotary factors for long contexts are used, for short prompts, too: the context of "
+            f"{context} tokens is longer than the original {original} (--max-model-len {original} changes it)"
+        ]
+    return [f"the model's rotary factors for contexts of up to {original} tokens are used"]
 
 
 def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
@@ -156,6 +175,7 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     notes = []
     if context < wanted:
         notes.append(f"the context is limited to {context} of {wanted} tokens by memory")
+    notes += _longrope_note(config.rope_scaling, context)
     pages = affordable
     if request.pages is None:
         most = pages_for(context) * request.max_sequences

@@ -1,0 +1,53 @@
+"""soft_cap: x = cap · tanh(x / cap), in place: logits are kept between −cap and cap."""
+
+from __future__ import annotations
+
+import torch
+
+from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
+
+
+def reference(x: torch.Tensor, *, cap: float) -> torch.Tensor:
+    return cap * torch.tanh(x / cap)
+
+
+def launch(x: torch.Tensor, *, out: torch.Tensor, workspace: Workspace, cap: float) -> None:
+    torch.div(x, cap, out=out)
+    out.tanh_().mul_(cap)
+
+
+def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
+    return (torch.randn(case.axes["T"], case.axes["V"], generator=generator) * 40,)
+
+
+OP = Op(
+    name="soft_cap",
+    axes={"T": "rows", "V": "vocabulary"},
+    inputs={"x": Operand(("T", "V"))},
+    output=Operand(("T", "V")),
+    in_place="x",
+    reference=reference,
+    flop=lambda sizes: {"fp32": 6.0 * sizes["T"] * sizes["V"]},
+    cases=(
+        Case("one row", {"T": 1, "V": 1000}, {"cap": 30.0}),
+        Case("ragged", {"T": 3, "V": 31}, {"cap": 0.7}),
+    ),
+    make_inputs=make_inputs,
+    tolerance=Tolerance(
+        bound=lambda x, *, cap: FP32_ROUNDING * 8.01 * reference(x, cap=cap).abs(),
+        derivation="the cap, the quotient, tanh (2 ulp = 4 · u) and the product, of which tanh passes on "
+        "at most what it gets: |x · tanh′(x)| ≤ |tanh(x)|; the hundredth is for terms in u²",
+    ),
+    source="Gemma Team 2024, arXiv:2408.00118, section 2",
+)
+
+KERNEL = Kernel(
+    name="torch.soft_cap",
+    ops=("soft_cap",),
+    backend="torch",
+    arithmetic="fp32",
+    requires=any_chip,
+    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["V"],
+    launch=launch,
+)

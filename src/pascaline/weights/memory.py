@@ -1,0 +1,44 @@
+"""Memory for weights: large pages where the system has them.
+
+A weight is several arrays, most of them smaller than what the C library or numpy ask large pages
+for; touching fresh memory in small pages takes longer than copying a weight out of the page cache.
+So arrays are cut from chunks. A chunk is freed with the last array in it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from typing import Any
+
+import numpy
+from numpy.typing import DTypeLike, NDArray
+
+CHUNK_BYTES = 64 << 20
+_HUGE_PAGE_BYTES = 2 << 20
+_ALIGNMENT = 64
+_lock = threading.Lock()
+_chunk: NDArray[numpy.uint8] = numpy.empty(0, numpy.uint8)
+_used = 0
+
+
+def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An uninitialised array, aligned to 64 bytes; safe to call from several threads."""
+    global _chunk, _used
+    item = numpy.dtype(dtype)
+    nbytes = int(numpy.prod(shape, dtype=numpy.int64)) * item.itemsize
+    with _lock:
+        if _used + nbytes > len(_chunk):
+            _chunk, _used = _large_pages(max(CHUNK_BYTES, nbytes)), 0
+        start, _used = _used, -(-(_used + nbytes) // _ALIGNMENT) * _ALIGNMENT
+        taken = _chunk[start : start + nbytes]
+    return taken.view(item).reshape(shape)
+
+
+def _large_pages(nbytes: int) -> NDArray[numpy.uint8]:
+    memory = mmap.mmap(-1, nbytes + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    whole = numpy.frombuffer(memory, numpy.uint8)
+    start = -whole.ctypes.data % _HUGE_PAGE_BYTES
+    return whole[start : start + nbytes]
