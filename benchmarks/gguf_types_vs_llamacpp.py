@@ -20,8 +20,9 @@ to agree within 0.001; and how far llama.cpp's two runs are apart shows what is 
   llama.cpp in fp32 is as far from llama.cpp as we are,
 - "FAILS" otherwise.
 
-Prints each type's figures, and writes those of all types to a JSON file. Exit code 1: a type fails or is not read; 2:
-llama-cpp-python is not there. The files, 5 GB of them, stay in --folder for the next run.
+Prints each type's figures, and writes those of all types to a JSON file. Exit code 1: a type fails or
+is not read; 2: llama-cpp-python is not there. The files, 5 GB of them, stay in --folder for the next
+run.
 """
 
 from __future__ import annotations

@@ -196,6 +196,9 @@ def _write_settings(folder: Path, recipe: Recipe) -> None:
     if recipe.settings_in == "older":
         file = "quantize_config.json" if recipe.method == "gptq" else "quant_config.json"
         (folder / file).write_text(json.dumps(settings))
+        if recipe.method == "gptq":
+            weights = f"gptq_model-{recipe.settings.bits}bit-{recipe.settings.group_size}g.safetensors"
+            (folder / "model.safetensors").rename(folder / weights)
         return
     path = folder / "config.json"
     config = json.loads(path.read_text())
@@ -212,7 +215,7 @@ def _gptq_settings(recipe: Recipe) -> dict[str, object]:
     }
     if recipe.settings_in == "older":
         more = {"damp_percent": 0.01, "static_groups": False, "true_sequential": True}
-        return settings | more | {"model_name_or_path": None, "model_file_base_name": "model"}
+        return settings | more | {"model_name_or_path": None, "model_file_base_name": None}
     names = {"bits": "bits", "group_size": "group_size", "act_order": "desc_act", "symmetric": "sym"}
     dynamic: dict[str, object] = {}
     for pattern, override in recipe.overrides.items():

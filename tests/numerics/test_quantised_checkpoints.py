@@ -41,6 +41,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers_reference import ALLOWED_UNITS
 
 from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
+from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats import WeightReader
 from pascaline.models import FAMILIES
 from pascaline.weights import Weight
@@ -49,6 +50,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "quantised"
 LAYERS = sorted(path.stem for path in FIXTURES.glob("*.safetensors"))
 ROWS, COLUMNS = 64, 256
 GROUP_SIZES = (32, 64, 128, -1)
+ASYMMETRIC, ACT_ORDER = Settings(symmetric=False), Settings(act_order=True)
 
 
 def weight_of(folder: Path, module: str, shape: tuple[int, int]) -> Weight:
@@ -198,8 +200,25 @@ def test_a_field_of_ones_is_a_zero_of_two_to_the_bits() -> None:
         assert linear.zeros.max() == 1 << bits
 
 
+def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:
+    write_linear(tmp_path, random_weight(), Recipe("gptq"))
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"quant_method": "gptq"', '"quant_method": "bitsandbytes"'))
+    with pytest.raises(UnsupportedError, match=r"quantised with 'bitsandbytes'.*gptq, awq"):
+        WeightReader.of(SafetensorsFolder(tmp_path))
+
+
+def test_unpacked_zeros_out_of_range_are_refused(tmp_path: Path) -> None:
+    recipe = Recipe("compressed-tensors", ASYMMETRIC, unpacked_zeros=True)
+    write_linear(tmp_path, random_weight(), recipe)
+    tensors = {name: tensor.clone() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    tensors["linear.weight_zero_point"][5, 1] = 8
+    write_tensors(tmp_path, tensors, recipe)
+    with pytest.raises(CheckpointError, match=r"weight_zero_point' is -8 to 8.*4-bit integers"):
+        weight_of(tmp_path, "linear", (ROWS, COLUMNS))
+
+
 WIDE = replace(FAMILIES["llama"].tiny, hidden_size=128, intermediate_size=256, head_dim=32)
-ASYMMETRIC, ACT_ORDER = Settings(symmetric=False), Settings(act_order=True)
 
 RECIPES: dict[str, Recipe] = {
     "gptq": Recipe("gptq"),

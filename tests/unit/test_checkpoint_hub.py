@@ -83,6 +83,12 @@ def test_an_index_that_lies(hub: StandInHub) -> None:
         _fetch("two/model")
 
 
+def test_weights_under_a_name_of_their_own(hub: StandInHub) -> None:
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "gptq_model-4bit-128g.safetensors": WEIGHTS}
+    hub.add("one/model", files | {"original/model.safetensors": b"no", "README.md": b"no"})
+    assert _names(_fetch("one/model")) == set(files)
+
+
 def test_settings_of_every_kind(hub: StandInHub) -> None:
     wanted = {
         "generation_config.json": b"{}",

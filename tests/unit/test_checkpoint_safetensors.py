@@ -44,6 +44,16 @@ def _folder(path: Path, config: dict[str, object] = CONFIG) -> Path:
     return path
 
 
+def test_one_weight_file_may_have_any_name(tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    names = set(open_checkpoint(folder).tensors)
+    (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
+    assert set(open_checkpoint(folder).tensors) == names
+    (folder / "second.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no weights in safetensors format .*one file of another name"):
+        open_checkpoint(folder)
+
+
 def test_equals_the_safetensors_library(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     checkpoint = open_checkpoint(folder)

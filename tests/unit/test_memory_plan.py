@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError, PascalineError
+from pascaline.kernels.paged_attention import SCORED_ELEMENTS
 from pascaline.kv.cache import PAGE_SIZE, KeyValueCache, page_bytes
 from pascaline.models import llama
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
@@ -205,3 +206,24 @@ def test_the_cache_takes_what_was_planned() -> None:
 
 def test_this_machine_has_memory() -> None:
     assert 64 << 20 < available_bytes(torch.device("cpu")) < 1 << 50
+
+
+def test_windows_with_a_theta_of_their_own_and_soft_caps_take_memory() -> None:
+    plain = divide(SEVEN_B, request()).activation_bytes
+    local = replace(
+        SEVEN_B, rope_local_base_freq=1e4, sliding_window=512, layer_types=("sliding_attention",) * 32
+    )
+    assert divide(local, request()).activation_bytes == plain + 4 * 4096 * 128
+    # 512 rows and 4096 columns of a mask; of scores as many, by 32 heads, but no more than the bound.
+    capped = divide(replace(SEVEN_B, attn_logit_softcapping=50.0), request()).activation_bytes
+    assert capped == plain + 8 * (SCORED_ELEMENTS - 512 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [(1024, "for contexts of up to 1024 tokens"), (1025, "for long contexts .* --max-model-len 1024")],
+)
+def test_the_list_of_longrope_is_said(context: int, message: str) -> None:
+    scaling = RopeScaling("longrope", 4.0, 1024, short_factor=(1.0,) * 64, long_factor=(2.0,) * 64)
+    [note] = divide(replace(SEVEN_B, rope_scaling=scaling), request(max_model_len=context)).notes
+    assert re.search(message, note)

@@ -15,6 +15,7 @@ from pascaline.checkpoint.safetensors_folder import (
     PICKLE_SUFFIXES,
     WEIGHTS,
     read_weight_map,
+    single_weight_file,
 )
 from pascaline.core.errors import CheckpointError
 from pascaline.core.units import format_bytes
@@ -67,7 +68,7 @@ def gguf_names(wanted: HubReference, listing: Listing) -> list[str] | None:
             expected=_choices(wanted, {name: models[name] for name in fitting} or models)
             or "a repository with GGUF files",
         )
-    if WEIGHTS in listing.files or INDEX in listing.files:
+    if single_weight_file(_in_root(listing)) is not None or INDEX in listing.files:
         return None
     if len(models) == 1:
         return _with_parts(wanted, listing, next(iter(models)))
@@ -97,8 +98,9 @@ def weight_names(listing: Listing, snapshot: Path) -> list[str]:
     ------
     CheckpointError : the index is damaged, or names files that the repository does not have.
     """
-    if WEIGHTS in listing.files:
-        return [WEIGHTS]
+    single = single_weight_file(_in_root(listing))
+    if single is not None:
+        return [single]
     names = sorted(set(read_weight_map(snapshot / INDEX).values()))
     lacking = [name for name in names if name not in listing.files]
     if lacking:
@@ -111,6 +113,10 @@ def weight_names(listing: Listing, snapshot: Path) -> list[str]:
 def _needless(name: str, listing: Listing) -> bool:
     """An index beside a single file describes another library's copy."""
     return name == INDEX and WEIGHTS in listing.files
+
+
+def _in_root(listing: Listing) -> list[str]:
+    return [name for name in listing.files if "/" not in name]
 
 
 def _models(listing: Listing) -> dict[str, list[HubFile]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -127,16 +127,25 @@ def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) ->
 
 def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
     """The file that holds each tensor, by the tensor's name."""
-    if (folder / WEIGHTS).is_file():
-        file = SafetensorsFile(folder / WEIGHTS)
+    single = single_weight_file(entry.name for entry in folder.iterdir())
+    if single is not None:
+        file = SafetensorsFile(folder / single)
         return dict.fromkeys(file.tensors, file)
     if (folder / INDEX).is_file():
         return _open_shards(folder)
     raise CheckpointError(
         f"{folder} has no weights in safetensors format",
-        expected=f"{WEIGHTS} or {INDEX}",
+        expected=f"{WEIGHTS}, {INDEX} or one file of another name",
         remedy=_other_files(folder),
     )
+
+
+def single_weight_file(names: Iterable[str]) -> str | None:
+    """The one file that holds all weights, among a folder's: AutoGPTQ's has a name of its own."""
+    files = [name for name in names if name == INDEX or name.endswith(".safetensors")]
+    if WEIGHTS in files:
+        return WEIGHTS
+    return files[0] if len(files) == 1 and files != [INDEX] else None
 
 
 def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:

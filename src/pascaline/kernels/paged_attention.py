@@ -103,7 +103,7 @@ def launch(
         together = [index for _, index in decoding[-max(1, GATHERED_TOKENS // (span * page_size)) :]]
         del decoding[-len(together) :]
         if len(together) == 1:
-            # PERF: exactly its tokens and no mask: 0.11 ms a layer, 0.28 as a group of one (100 tokens, EPYC).
+            # PERF: exactly its tokens and no mask: 0.09 ms, with a mask 0.13 (100 tokens of the demo, EPYC).
             index, context = together[0], contexts[together[0]]
             first = first_page(context, 1)
             pages = page_table[index, first : first + span]
@@ -124,7 +124,9 @@ def launch(
         for row, (index, first) in enumerate(zip(together, firsts, strict=True)):
             # What lies behind a sequence's end may be anything, and 0 · NaN is not 0.
             value[row, contexts[index] - first * page_size :] = 0
-        positions = (columns[:, :, None] * page_size + torch.arange(page_size, device=query.device)).flatten(1)
+        positions = (columns[:, :, None] * page_size + torch.arange(page_size, device=query.device)).flatten(
+            1
+        )
         ends = context_lengths[indices][:, None]
         hidden = positions >= ends
         if window:
@@ -215,9 +217,7 @@ def _decode(
     return torch.matmul(weights, value.transpose(1, 2)).view(batch, heads, width)
 
 
-def _softmax(
-    scores: torch.Tensor, hidden: torch.Tensor | None, scale: float, softcap: float
-) -> torch.Tensor:
+def _softmax(scores: torch.Tensor, hidden: torch.Tensor | None, scale: float, softcap: float) -> torch.Tensor:
     """Weights of `scores`, which are overwritten; of those that are `hidden` the weight is 0."""
     if softcap:
         scores.mul_(scale / softcap).tanh_().mul_(softcap)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -54,12 +53,13 @@ class MergedLinear(Layer):
     ) -> None:
         super().__init__(path, launch)
         parent = path.rpartition(".")[0]
-        self._rows = list(parts.values())
-        stored = {path: sum(self._rows)} if stored_as_one else {}
-        stored = stored or {f"{parent}.{name}": rows for name, rows in parts.items()}
-        self._stored_rows = list(stored.values())
+        self._rows = tuple(parts.values())
+        self._stored_as_one = stored_as_one
         self._pieces: list[_Piece] = []
         self._bias: Dense | None = None
+        stored = {f"{parent}.{name}": rows for name, rows in parts.items()}
+        if stored_as_one:
+            stored = {path: sum(self._rows)}
         self.declare_parts("weight", {name: (rows, in_features) for name, rows in stored.items()})
         if bias:
             self.declare_parts("bias", {name: (rows,) for name, rows in stored.items()})
@@ -68,53 +68,39 @@ class MergedLinear(Layer):
         if attribute == "bias":
             self._bias = Dense(torch.cat([cast(Dense, bias).tensor for bias, _ in weights]))
             return
-        stored_rows, start = iter(self._stored_rows), 0
+        left = list(self._rows)
         for weight, count in weights:
-            stop = start + sum(islice(stored_rows, count))
-            self._pieces.append(_Piece(weight, start, stop))
-            start = stop
+            rows = [left.pop(0) for _ in range(len(left) if self._stored_as_one else count)]
+            start = sum(sum(piece.rows) for piece in self._pieces)
+            self._pieces.append(_Piece(weight, rows, start))
 
     def weights(self) -> list[Weight]:
         return [*(piece.weight for piece in self._pieces), *([] if self._bias is None else [self._bias])]
 
     def reorder_rows(self, order: torch.Tensor) -> None:
-        """Put the rows of every part, all of one size, into another order (rows of a part,) int64."""
-        starts = torch.arange(len(self._rows), device=order.device) * len(order)
-        whole = (starts[:, None] + order).flatten()
-        self._pieces = [
-            replace(piece, weight=piece.weight.select_rows(whole[piece.start : piece.stop] - piece.start))
-            for piece in self._pieces
-        ]
-        self._bias = None if self._bias is None else self._bias.select_rows(whole)
+        """Put the rows of every part into another order, (rows of a part,) int64; parts are of one size."""
+        for piece in self._pieces:
+            starts = torch.arange(len(piece.rows), device=order.device) * len(order)
+            piece.weight = piece.weight.select_rows((starts[:, None] + order).flatten())
+        if self._bias is not None:
+            starts = torch.arange(len(self._rows), device=order.device) * len(order)
+            self._bias = self._bias.select_rows((starts[:, None] + order).flatten())
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(T, in_features) -> each part's (T, rows), fp32; views of a shared output where merged."""
-        outputs = [
-            self.launch(
-                _LINEAR,
-                self.path,
-                x,
-                piece.weight,
-                None if self._bias is None else self._bias.tensor[piece.start : piece.stop],
-            )
-            for piece in self._pieces
-        ]
-        if len(outputs) == len(self._rows):
-            return outputs
-        parts, rest = [], iter(self._rows)
-        for output in outputs:
-            left = output
-            while left.shape[1]:
-                rows = next(rest)
-                parts.append(left[:, :rows])
-                left = left[:, rows:]
+        parts: list[torch.Tensor] = []
+        for piece in self._pieces:
+            stop = piece.start + sum(piece.rows)
+            bias = None if self._bias is None else self._bias.tensor[piece.start : stop]
+            output = self.launch(_LINEAR, self.path, x, piece.weight, bias)
+            parts += torch.split(output, piece.rows, dim=1)
         return parts
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Piece:
-    """Rows `start`…`stop` of a merged linear, in one weight: whole parts."""
+    """Parts of a merged linear that are one weight: their numbers of rows, and those of all before."""
 
     weight: Weight
+    rows: list[int]
     start: int
-    stop: int

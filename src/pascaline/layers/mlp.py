@@ -8,6 +8,7 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.kernels import OPS, Launcher, Op
 from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.module import Layer
+from pascaline.weights import Packed
 
 GATES: dict[str, Op] = {"silu": OPS["silu_and_mul"], "gelu_pytorch_tanh": OPS["gelu_and_mul"]}
 """By the activation's name in config.json."""
@@ -29,6 +30,14 @@ class GatedMLP(Layer):
             stored_as_one=stored_as_one,
         )
         self.down_proj = Linear(f"{path}.down_proj", launch, inner, hidden, bias=bias)
+
+    def settle(self) -> None:
+        """Fold act-order: where down takes its inputs in another order, gate and up give them so."""
+        down = self.down_proj.weight
+        if isinstance(down, Packed) and down.permutation is not None:
+            self.gate_up_proj.reorder_rows(down.permutation.long())
+            self.down_proj.weight = down.without_permutation()
+        super().settle()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         activated = self.launch(self.gate, self.path, *self.gate_up_proj(x))
