@@ -62,7 +62,7 @@ class Recipe:
     one_order_an_input : whether act-order sorts the columns of linears with one input alike, as the
         tools do, or each its own way.
     settings_in : "config" is config.json; "older" is the tool's own file, which early releases of
-        AutoGPTQ and AutoAWQ wrote instead.
+        AutoGPTQ and AutoAWQ wrote instead, AutoGPTQ beside weights in a file of its own naming.
     unpacked_zeros : see `pack_compressed_tensors`.
     head : whether lm_head is quantised as well.
     """

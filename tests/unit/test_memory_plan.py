@@ -221,7 +221,7 @@ def test_windows_with_a_theta_of_their_own_and_soft_caps_take_memory() -> None:
 
 @pytest.mark.parametrize(
     ("context", "message"),
-    [(1024, "for contexts of up to 1024 tokens"), (1025, "for long contexts .* --max-model-len 1024")],
+    [(1024, "for contexts of up to 1024 tokens"), (1025, r"for long contexts .*--max-model-len 1024")],
 )
 def test_the_list_of_longrope_is_said(context: int, message: str) -> None:
     scaling = RopeScaling("longrope", 4.0, 1024, short_factor=(1.0,) * 64, long_factor=(2.0,) * 64)

@@ -139,7 +139,7 @@ def _windows(metadata: GgufMetadata, prefix: str) -> dict[str, object]:
         config["sliding_window_pattern"] = pattern
     scale = metadata.get(f"{prefix}scale")
     if isinstance(scale, float) and scale > 0:
-        config["query_pre_attn_scalar"] = scale**-2
+        config["query_pre_attn_scalar"] = 1 / scale / scale  # inf where it is absurd, and refused as such
     return config
 
 
