@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.core.errors import CheckpointError
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, EngineStatus, Submit
@@ -114,9 +116,19 @@ def test_an_id_in_use_is_rejected_and_its_owner_goes_on(core: EngineCore) -> Non
     assert [token.finish_reason for token in tokens] == [None, "length"]
 
 
-def test_logits_that_are_no_numbers_end_the_request(demo_path: Path, tmp_path: Path) -> None:
+def test_scales_that_are_no_numbers_are_refused_at_the_start(demo_path: Path, tmp_path: Path) -> None:
     damaged = bytearray(demo_path.read_bytes())
-    damaged[60_000_000:60_000_400] = b"\xff" * 400  # among the weights: scales become NaN
+    damaged[60_000_000:60_000_400] = b"\xff" * 400  # among the weights
+    (tmp_path / "damaged.gguf").write_bytes(damaged)
+    with pytest.raises(CheckpointError, match=r"damaged\.gguf: the scales of 'blk\.\d+\..* not all finite"):
+        EngineCore(EngineConfig(str(tmp_path / "damaged.gguf"), pages=64))
+
+
+def test_logits_that_are_no_numbers_end_the_request(demo_path: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(demo_path)
+    gains = bytes(checkpoint.read("output_norm.weight"))
+    checkpoint.close()
+    damaged = demo_path.read_bytes().replace(gains, b"\xff" * len(gains))  # NaN
     (tmp_path / "damaged.gguf").write_bytes(damaged)
     core = EngineCore(EngineConfig(str(tmp_path / "damaged.gguf"), pages=64))
     core.submit(Submit(1, list(range(100, 140)), SamplingParams(n=2, max_tokens=4)))

@@ -28,6 +28,9 @@ _DEFAULT_ALIGNMENT = 32
 _MAX_ALIGNMENT = 1 << 20
 _MAX_AXES = 4
 _MAX_NAME_BYTES = 65535
+# What a directory entry takes in memory is many times what it takes in the file.
+_MAX_ENTRIES = 1 << 16
+_MAX_ARRAY_ITEMS = 1 << 21
 _MIN_METADATA_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
@@ -210,12 +213,16 @@ def _read_header(cursor: _Cursor) -> tuple[int, int]:
     tensor_count = cursor.u64("the tensor count")
     metadata_count = cursor.u64("the metadata count")
     least = metadata_count * _MIN_METADATA_BYTES + tensor_count * _MIN_TENSOR_BYTES
-    cursor.need(least, f"a directory of {metadata_count} keys and {tensor_count} tensors")
+    what = f"a directory of {metadata_count} keys and {tensor_count} tensors"
+    cursor.need(least, what)
+    if max(tensor_count, metadata_count) > _MAX_ENTRIES:
+        raise cursor.damaged(what, expected=f"at most {_MAX_ENTRIES} of each")
     return tensor_count, metadata_count
 
 
 def _read_metadata(cursor: _Cursor, count: int) -> dict[str, _Value]:
     values: dict[str, _Value] = {}
+    items_left = _MAX_ARRAY_ITEMS
     for _ in range(count):
         key = cursor.name("a metadata key")
         if key in values:
@@ -225,6 +232,11 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, _Value]:
         if kind == _ARRAY:
             kind = cursor.u32(f"the item type of {key}")
             length = cursor.u64(f"the length of {key}")
+            items_left -= length
+            if items_left < 0:
+                raise cursor.damaged(
+                    _extent(key, length), expected=f"at most {_MAX_ARRAY_ITEMS} items in all of its arrays"
+                )
         if kind == _STRING:
             values[key] = _Value(kind, length, cursor.position)
             cursor.need(8 * (1 if length is None else length), _extent(key, length))

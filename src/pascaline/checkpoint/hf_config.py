@@ -11,9 +11,11 @@ from pascaline.checkpoint.model_config import LayerType, ModelConfig
 from pascaline.checkpoint.rope_config import MAX_POSITIONS, parse_rope
 from pascaline.core.errors import ConfigError, UnsupportedError
 
-_MAX_LAYERS = 10_000
+# A model is built, without memory for its weights, before it is known whether the file has all of its layers.
+_MAX_LAYERS = 1024
 _MAX_HEADS = 65_536
 _MAX_WIDTH = 1 << 24
+_MAX_HEAD_DIM = 1 << 16
 _LAYER_TYPES: tuple[LayerType, ...] = ("full_attention", "sliding_attention")
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 # Settings of some families; any other family that has one would be silently wrong.
@@ -135,9 +137,14 @@ def _parse_head_dim(fields: ConfigFields, hidden_size: int, heads: int) -> int:
             f"hidden_size is {hidden_size} and num_attention_heads is {heads}",
             expected="the first to be a multiple of the second, or head_dim to be given",
         )
-    head_dim = fields.integer("head_dim", 2, _MAX_WIDTH, default=hidden_size // heads)
+    head_dim = fields.integer("head_dim", 2, _MAX_HEAD_DIM, default=hidden_size // heads)
     if head_dim % 2:
         raise ConfigError(f"head_dim is {head_dim}", expected="an even number, for the rotary embedding")
+    if head_dim > _MAX_HEAD_DIM or heads * head_dim > _MAX_WIDTH:
+        raise ConfigError(
+            f"the model has {heads} attention heads of {head_dim} elements",
+            expected=f"heads of 2 to {_MAX_HEAD_DIM} elements, {_MAX_WIDTH} in all",
+        )
     return head_dim
 
 

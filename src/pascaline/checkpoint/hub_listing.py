@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from huggingface_hub import constants, get_token
 
 from pascaline.checkpoint.download import retry_after_s
 from pascaline.checkpoint.hub_reference import HubReference, is_relative
+from pascaline.checkpoint.json_file import MAX_TEXT_BYTES, parse_json
 from pascaline.checkpoint.web import NETWORK_ERRORS, Url, open_url, reason
 from pascaline.core.errors import CheckpointError
 
-_MAX_LISTING_BYTES = 64 << 20
+_MAX_FILE_BYTES = 1 << 50
 _PAUSE_S = 1.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -77,7 +78,7 @@ def fetch_listing(wanted: HubReference, patience: Patience) -> bytes:
         pause_s = _PAUSE_S
         try:
             with open_url(url, {}, patience.timeout_s) as response:
-                data: bytes = response.read(_MAX_LISTING_BYTES)
+                data: bytes = response.read(MAX_TEXT_BYTES)
                 return data
         except urllib.error.HTTPError as error:
             explained = explain_refusal(error, wanted)
@@ -105,12 +106,12 @@ def parse_listing(data: bytes) -> Listing:
     CheckpointError : the answer makes no sense.
     """
     try:
-        described = json.loads(data)
+        described: Any = parse_json(data)
         commit = described["sha"]
         files = [_parse_file(item) for item in described["siblings"]]
         if not COMMIT.fullmatch(commit):
             raise ValueError(f"the commit is {commit!r}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{constants.ENDPOINT} does not answer as a model hub does ({error})",
             expected="a description of the model's files",
@@ -126,8 +127,10 @@ def _parse_file(item: Mapping[str, object]) -> HubFile:
         digest = large.get("sha256")
     if not isinstance(path, str):
         raise TypeError(f"a file is called {path!r}")
-    known = isinstance(nbytes, int) and nbytes >= 0 and isinstance(digest, str) and _HASH.fullmatch(digest)
-    return HubFile(path, nbytes, digest) if known else HubFile(path, None, None)  # type: ignore[arg-type]
+    if isinstance(nbytes, int) and isinstance(digest, str):
+        if 0 <= nbytes <= _MAX_FILE_BYTES and _HASH.fullmatch(digest):
+            return HubFile(path, nbytes, digest)
+    return HubFile(path, None, None)
 
 
 def explain_refusal(error: urllib.error.HTTPError, wanted: HubReference) -> CheckpointError | None:

@@ -60,7 +60,5 @@ class HubReference:
 
 
 def is_relative(path: str) -> bool:
-    """Whether a path with "/" stays inside the folder that it starts from."""
-    return (
-        all(part not in ("", ".", "..") for part in path.split("/")) and "\\" not in path and "\0" not in path
-    )
+    """Whether a path with "/" can be written, and stays inside the folder that it starts from."""
+    return all(part not in ("", ".", "..") for part in path.split("/")) and "\\" not in path and path.isprintable()

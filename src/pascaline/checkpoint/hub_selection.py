@@ -9,10 +9,9 @@ from pathlib import Path
 from pascaline.checkpoint.gguf_split import SplitName
 from pascaline.checkpoint.hub_listing import HubFile, Listing
 from pascaline.checkpoint.hub_reference import HubReference
+from pascaline.checkpoint.pickled import PICKLE_REMEDY, PICKLE_SUFFIXES
 from pascaline.checkpoint.safetensors_folder import (
     INDEX,
-    PICKLE_REMEDY,
-    PICKLE_SUFFIXES,
     WEIGHTS,
     read_weight_map,
     single_weight_file,

@@ -7,10 +7,10 @@ from pathlib import Path
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.gguf import MAGIC
 from pascaline.checkpoint.gguf_checkpoint import GgufCheckpoint
-from pascaline.checkpoint.safetensors_folder import PICKLE_REMEDY, PICKLE_SUFFIXES, SafetensorsFolder
+from pascaline.checkpoint.pickled import PICKLE_SUFFIXES, is_pickled, pickled
+from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
 from pascaline.core.errors import CheckpointError
 
-_ZIP_START = b"PK\x03\x04"  # torch.save since 1.6
 _ACCEPTED = "a .gguf file, or a folder with config.json, tokenizer.json and safetensors weights"
 
 
@@ -30,13 +30,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
             start = file.read(8)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be opened: {error.strerror}", expected=_ACCEPTED) from error
-    if start[:4] == MAGIC or path.suffix == ".gguf":
+    if start[:4] == MAGIC:
+        return GgufCheckpoint(path)
+    if path.suffix in PICKLE_SUFFIXES or (is_pickled(start) and path.suffix != ".safetensors"):
+        raise pickled(path)
+    if path.suffix == ".gguf":
         return GgufCheckpoint(path)
     if path.suffix == ".safetensors":
         raise CheckpointError(
             f"{path} is a single weight file, without its settings and vocabulary",
             remedy=f"Give its folder: {path.parent}",
         )
-    if path.suffix in PICKLE_SUFFIXES or start[:4] == _ZIP_START:
-        raise CheckpointError(f"{path} is a pickled checkpoint", remedy=PICKLE_REMEDY)
     raise CheckpointError(f"{path} is not a model: it begins with {start!r}", expected=_ACCEPTED)

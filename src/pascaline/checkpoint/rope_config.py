@@ -12,6 +12,7 @@ from pascaline.core.errors import ConfigError, UnsupportedError
 MAX_POSITIONS = 1 << 30
 MAX_FACTOR = 1e6
 MAX_THETA = 1e15
+_MIN_BETA = 1e-3
 # Fields that a rope type reads beside its name and theta; any other one would be silently wrong.
 _FIELDS: dict[str, frozenset[str]] = {
     "linear": frozenset({"factor", "original_max_position_embeddings"}),
@@ -145,8 +146,8 @@ def _parse_scaling(
         section.number("factor", 1.0, MAX_FACTOR),
         original,
         attention_factor=attention_factor,
-        beta_fast=section.number("beta_fast", 0.0, MAX_FACTOR, default=32.0),
-        beta_slow=section.number("beta_slow", 0.0, MAX_FACTOR, default=1.0),
+        beta_fast=section.number("beta_fast", _MIN_BETA, MAX_FACTOR, default=32.0),
+        beta_slow=section.number("beta_slow", _MIN_BETA, MAX_FACTOR, default=1.0),
     )
 
 

@@ -7,17 +7,20 @@ the safetensors README.
 
 from __future__ import annotations
 
-import json
 import math
+import reprlib
 from pathlib import Path
 from typing import TypeGuard
 
 from pascaline.checkpoint.checkpoint import TensorEntry
+from pascaline.checkpoint.json_file import MAX_TEXT_BYTES, parse_json
 from pascaline.checkpoint.mapped_file import MappedFile
+from pascaline.checkpoint.pickled import is_pickled, pickled
 from pascaline.core.errors import CheckpointError, UnsupportedError
 
 _LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000
+_MAX_AXES = 16
+_MAX_SIZE = 1 << 64
 _ELEMENT_BYTES = {
     "BOOL": 1,
     "U8": 1,
@@ -97,14 +100,14 @@ class SafetensorsFile:
     def _read_header(self) -> tuple[dict[str, object], int]:
         nbytes = self._file.nbytes
         length = int.from_bytes(self._file.buffer[:_LENGTH_BYTES], "little")
-        if nbytes < _LENGTH_BYTES or not 2 <= length <= min(nbytes - _LENGTH_BYTES, _MAX_HEADER_BYTES):
+        if nbytes < _LENGTH_BYTES or not 2 <= length <= min(nbytes - _LENGTH_BYTES, MAX_TEXT_BYTES):
+            if is_pickled(self._file.buffer[:_LENGTH_BYTES]):
+                raise pickled(self.path)
             raise self._damaged(f"a header of {length} bytes in a file of {nbytes}")
         data_start = _LENGTH_BYTES + length
         try:
-            header = json.loads(
-                self._file.buffer[_LENGTH_BYTES:data_start].decode(), object_pairs_hook=_without_duplicates
-            )
-        except (ValueError, RecursionError) as error:
+            header = parse_json(self._file.buffer[_LENGTH_BYTES:data_start], unique_keys=True)
+        except ValueError as error:
             raise self._damaged(f"its header is not valid JSON ({error})") from error
         if not isinstance(header, dict):
             raise self._damaged("its header is not a JSON object")
@@ -112,7 +115,7 @@ class SafetensorsFile:
 
     def _add(self, name: str, fields: object, data_start: int) -> None:
         if not isinstance(fields, dict):
-            raise self._damaged(f"the header's entry of {name} is {fields!r}")
+            raise self._damaged(f"the header's entry of {name} is {reprlib.repr(fields)}")
         dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
         if (
             not isinstance(dtype, str)
@@ -121,7 +124,8 @@ class SafetensorsFile:
             or len(offsets) != 2
         ):
             raise self._damaged(
-                f"the header's entry of {name} is {fields!r}", "a dtype, a shape and two data_offsets"
+                f"the header's entry of {name} is {reprlib.repr(fields)}",
+                "a dtype, a shape and two data_offsets",
             )
         if dtype not in _ELEMENT_BYTES:
             raise UnsupportedError(
@@ -139,14 +143,11 @@ class SafetensorsFile:
         self._offsets[name] = data_start + begin
 
 
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return result
-
-
 def _are_sizes(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(
-        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    return (
+        isinstance(value, list)
+        and len(value) <= _MAX_AXES
+        and all(
+            isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= _MAX_SIZE for item in value
+        )
     )

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pascaline.checkpoint.checkpoint import TensorEntry, TokenizerSource
 from pascaline.checkpoint.json_file import read_json_object, read_text
+from pascaline.checkpoint.pickled import PICKLE_REMEDY, PICKLE_SUFFIXES
 from pascaline.checkpoint.safetensors_file import SafetensorsFile
 from pascaline.core.errors import CheckpointError
 
@@ -15,12 +16,6 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # Where AutoGPTQ and AutoAWQ wrote it before config.json had a place for it.
 _OLDER_QUANTIZATION_CONFIGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-PICKLE_REMEDY = (
-    "Pickled weights are never loaded, because opening one can run any code in it. Convert the model with "
-    "transformers, where you trust its source: "
-    "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER, safe_serialization=True)"
-)
 
 
 class SafetensorsFolder:
@@ -102,11 +97,11 @@ def _read_config(folder: Path) -> dict[str, object]:
             if (folder / name).is_file():
                 config["quantization_config"] = {"quant_method": method} | read_json_object(folder / name)
     generation = _read_if_there(folder / "generation_config.json")
-    merged: list[object] = []
+    merged: dict[str, object] = {}
     for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
         ids = value if isinstance(value, list) else [] if value is None else [value]
-        merged += [item for item in ids if item not in merged]
-    return config | {"eos_token_id": merged}
+        merged |= {repr(item): item for item in ids}  # what is no number is for `parse_model_config` to name
+    return config | {"eos_token_id": list(merged.values())}
 
 
 def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) -> str | None:
@@ -115,8 +110,8 @@ def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) ->
         return read_text(file)
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):
-        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
-        template = named.get("default")
+        named = [item for item in template if isinstance(item, dict) and item.get("name") == "default"]
+        template = named[-1].get("template") if named else None
     if template is not None and not isinstance(template, str):
         raise CheckpointError(
             f"{folder / 'tokenizer_config.json'}: the chat template is {type(template).__name__}",
@@ -152,7 +147,9 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
     index = folder / INDEX
     weight_map = read_weight_map(index)
     names = sorted(set(weight_map.values()))
-    missing = [name for name in names if not (folder / name).is_file()]
+    # Names are compared, not looked up: some are too long for the system.
+    here = {entry.name for entry in folder.iterdir() if entry.is_file()}
+    missing = [name for name in names if name not in here]
     if missing:
         raise CheckpointError(
             f"{folder} lacks {len(missing)} of {len(names)} weight files: {', '.join(missing[:5])}",

@@ -13,9 +13,14 @@ Each says what was seen, what was expected and what to do.
 
 from __future__ import annotations
 
+_MAX_CHARACTERS = 2000
+
 
 class PascalineError(Exception):
     """Base of all errors that are shown to users as one message, without a traceback.
+
+    What a message quotes may come from a hostile file: characters that would steer a terminal, or that
+    no encoding can write, are spelled out, and a very long text is cut.
 
     Parameters
     ----------
@@ -25,10 +30,10 @@ class PascalineError(Exception):
     """
 
     def __init__(self, seen: str, *, expected: str = "", remedy: str = "") -> None:
-        self.seen = seen
-        self.expected = expected
-        self.remedy = remedy
-        super().__init__(seen)
+        self.seen = _printable(seen)
+        self.expected = _printable(expected)
+        self.remedy = _printable(remedy)
+        super().__init__(self.seen)
 
     def __str__(self) -> str:
         message = self.seen
@@ -37,6 +42,17 @@ class PascalineError(Exception):
         if self.remedy:
             message += f". {self.remedy}"
         return message
+
+
+def _printable(text: str) -> str:
+    if len(text) > _MAX_CHARACTERS:
+        text = text[:_MAX_CHARACTERS] + "…"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 class ConfigError(PascalineError):

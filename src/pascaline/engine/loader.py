@@ -24,7 +24,7 @@ from pascaline.weights import Dense, Weight, concatenate
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
 
-LOADING_THREADS = 1
+LOADING_THREADS = 2
 """Layers that are loaded at once: more than two wait for memory, and each holds its own copy."""
 
 GGUF_ROPE_FACTORS = "rope_freqs.weight"

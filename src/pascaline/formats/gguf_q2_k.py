@@ -20,7 +20,7 @@ BLOCK = numpy.dtype([("scales", "u1", 16), ("codes", "u1", 64), ("d", "<f2"), ("
 def pack(blocks: Blocks) -> Packed:
     groups = blocks.count * 16
     # A block's 16 bytes are (a, b) pairs of nibbles; a and b become planes of their own, runs of 16.
-    pairs = blocks.field("scales").view("<u8")
+    pairs = blocks.fields["scales"].view("<u8")
     first, second = pairs[..., 0::2], pairs[..., 1::2]
     low = (first & LOW_NIBBLES) | ((second & LOW_NIBBLES) << 4)
     high = ((first >> 4) & LOW_NIBBLES) | (second & ~LOW_NIBBLES)
@@ -38,4 +38,4 @@ def pack(blocks: Blocks) -> Packed:
     )
 
 
-Q2_K = block_format("Q2_K", 256, BLOCK, pack)
+Q2_K = block_format("Q2_K", 256, BLOCK, pack, changed=("scales",))

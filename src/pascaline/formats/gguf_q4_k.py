@@ -29,4 +29,4 @@ def pack(blocks: Blocks) -> Packed:
     )
 
 
-Q4_K = block_format("Q4_K", 256, BLOCK, pack)
+Q4_K = block_format("Q4_K", 256, BLOCK, pack, changed=("scales",))

@@ -37,4 +37,4 @@ def pack(blocks: Blocks) -> Packed:
     )
 
 
-Q5_K = block_format("Q5_K", 256, BLOCK, pack)
+Q5_K = block_format("Q5_K", 256, BLOCK, pack, changed=("scales",))

@@ -88,8 +88,9 @@ def _yarn(plain: torch.Tensor, scaling: RopeScaling, config: ModelConfig) -> tup
         turns = original / (rotations * 2 * math.pi)
         return dimensions * math.log(turns) / (2 * math.log(config.rope_theta))
 
-    first = max(math.floor(dimension_of(scaling.beta_fast)), 0)
-    last = min(math.ceil(dimension_of(scaling.beta_slow)), dimensions - 1)
+    # As floats: with a theta barely above 1 they do not fit in torch's integers.
+    first = float(max(math.floor(dimension_of(scaling.beta_fast)), 0))
+    last = float(min(math.ceil(dimension_of(scaling.beta_slow)), dimensions - 1))
     width = (last - first) or 0.001
     ramp = ((torch.arange(dimensions // 2, dtype=torch.float32) - first) / width).clamp(0, 1)
     frequencies = plain / scaling.factor * ramp + plain * (1 - ramp)

@@ -14,6 +14,7 @@ import msgspec
 from pascaline.core.errors import CheckpointError
 from pascaline.core.files import write_atomically
 
+_MAX_BYTES = 256 << 20
 SCHEMA = 1
 """Raised when a reader of the old form could misunderstand the new one."""
 
@@ -125,7 +126,10 @@ def read_record(path: Path) -> RunRecord:
     CheckpointError : the file is missing, no JSON, of another schema, or has wrong fields.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:  # a pipe, maybe, or a device without an end
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise CheckpointError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", expected="a run record")
         head = msgspec.json.decode(data)
         schema = head.get("schema") if isinstance(head, dict) else None
         if schema != SCHEMA:
@@ -133,5 +137,5 @@ def read_record(path: Path) -> RunRecord:
         return msgspec.json.decode(data, type=RunRecord)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a run record: {error}") from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from pascaline.core.errors import CheckpointError, UnsupportedError
+from pascaline.text.pre_tokenization import PRE_TOKENIZATIONS
 from pascaline.text.sentencepiece_merges import merges_from_scores
 
 _Item = TypeVar("_Item")
@@ -18,6 +20,7 @@ _Item = TypeVar("_Item")
 class TokenType(IntEnum):
     """Values of `tokenizer.ggml.token_type`."""
 
+    UNDEFINED = 0
     NORMAL = 1
     UNKNOWN = 2
     CONTROL = 3
@@ -26,44 +29,16 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-@dataclass(frozen=True)
-class PreTokenization:
-    """How one family of byte-level BPE cuts a text into words before merging.
+MAX_TOKENS = 1 << 20
+"""Four times the largest vocabulary in use."""
 
-    `patterns` apply one after another, each to the pieces that the earlier ones left; what lies
-    between two matches is a piece too. `ignore_merges` takes a word that is a token as it is.
-    `adds_bos` is the default where the file does not say.
-    """
-
-    patterns: tuple[str, ...]
-    ignore_merges: bool = False
-    adds_bos: bool = False
-
-
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORDS_AROUND_DIGITS = (
-    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Chat formats' marks of a turn's end control the model even in files that type them as text.
+_TURN_ENDS = frozenset(
+    ("<end_of_turn>", "<|end_of_text|>", "<|end|>", "<|endoftext|>", "<|eom_id|>", "<|eot_id|>", "<|im_end|>")
 )
-
-_SMOLLM = PreTokenization((r"\p{N}", _GPT2_WORDS))
-_LLAMA3 = PreTokenization((_WORDS_AROUND_DIGITS % r"\p{N}{1,3}",), ignore_merges=True, adds_bos=True)
-_QWEN2 = PreTokenization((_WORDS_AROUND_DIGITS % r"\p{N}",))
-_GPT2 = PreTokenization((_GPT2_WORDS,))
-# What files get that were made before `tokenizer.ggml.pre` existed.
-_DEFAULT = PreTokenization((r"[\p{P}\$\+<=>\^~\|]+", _GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]"))
-
-PRE_TOKENIZATIONS: Mapping[str, PreTokenization] = {
-    "default": _DEFAULT,
-    "deepseek-r1-qwen": _QWEN2,
-    "gpt-2": _GPT2,
-    "llama-bpe": _LLAMA3,
-    "llama-v3": _LLAMA3,
-    "llama3": _LLAMA3,
-    "qwen2": _QWEN2,
-    "smollm": _SMOLLM,
-}
-"""By the file's `tokenizer.ggml.pre`."""
+# GGUF does not say which special tokens swallow the spaces behind them. Phi-3's do, but for three.
+_PHI3_MARKS = frozenset(("<|assistant|>", "<|end|>", "<|placeholder1|>", "<|user|>"))
+_PHI3_KEEPS_SPACES = frozenset(("<unk>", "<s>", "<|endoftext|>"))
 
 
 def build_gguf_vocabulary(metadata: Mapping[str, object]) -> Tokenizer:
@@ -71,10 +46,11 @@ def build_gguf_vocabulary(metadata: Mapping[str, object]) -> Tokenizer:
 
     Model "gpt2" is byte-level BPE (its own merges, pre-tokenization by `tokenizer.ggml.pre`);
     "llama" is SentencePiece BPE (merges follow from the scores, unknown characters fall back to
-    bytes, a space is put before the text). Control and user-defined tokens are found in text.
+    bytes, a space is put before the text). Control and user-defined tokens are found in text, of
+    several that fit the leftmost and longest.
 
     Raises UnsupportedError for another model or pre-tokenization, CheckpointError for keys that are
-    missing or contradict each other.
+    missing, absurd or contradict each other.
     """
     model = _text(metadata, "model")
     if model == "gpt2":
@@ -84,7 +60,7 @@ def build_gguf_vocabulary(metadata: Mapping[str, object]) -> Tokenizer:
     raise UnsupportedError(
         f"The GGUF's tokenizer model is {model!r}",
         expected="'gpt2' (byte-level BPE) or 'llama' (SentencePiece BPE)",
-        remedy="Use a GGUF of a Llama or Qwen2 model",
+        remedy="Use the model's safetensors checkpoint, which brings a tokenizer.json",
     )
 
 
@@ -97,14 +73,16 @@ def _byte_level(metadata: Mapping[str, object]) -> Tokenizer:
             expected="one of " + ", ".join(PRE_TOKENIZATIONS),
             remedy="Use the model's safetensors checkpoint, which brings a tokenizer.json",
         )
-    tokens = _array(metadata, "tokens", str)
-    token_types = _token_types(metadata, len(tokens))
+    tokens = _tokens(metadata)
+    token_types = _token_types(metadata, tokens)
     merges = [_split_merge(merge) for merge in _array(metadata, "merges", str)]
-    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    vocabulary = _numbered(tokens)
     try:
         bpe = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre_tokenization.ignore_merges)
     except Exception as error:  # the library raises bare Exception: a merge of tokens that do not exist
-        raise _damaged(f"The GGUF's tokenizer.ggml.merges do not fit its tokens: {error}") from error
+        raise _damaged(
+            f"The GGUF's tokenizer.ggml.merges do not fit its tokens: {str(error)[:200]}"
+        ) from error
     tokenizer = Tokenizer(bpe)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -121,17 +99,14 @@ def _byte_level(metadata: Mapping[str, object]) -> Tokenizer:
 
 
 def _sentencepiece(metadata: Mapping[str, object]) -> Tokenizer:
-    tokens = _array(metadata, "tokens", str)
-    token_types = _token_types(metadata, len(tokens))
-    scores = _array(metadata, "scores", float)
-    if len(scores) != len(tokens):
-        raise _damaged(f"The GGUF has {len(tokens)} tokens but {len(scores)} tokenizer.ggml.scores")
-    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
-    in_text = (TokenType.NORMAL, TokenType.UNUSED)
+    tokens = _tokens(metadata)
+    token_types = _token_types(metadata, tokens)
+    vocabulary = _numbered(tokens)
+    never_text = (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.BYTE)
     pieces = {
         token: score
-        for token, score, kind in zip(tokens, scores, token_types, strict=True)
-        if kind in in_text
+        for token, score, kind in zip(tokens, _scores(metadata, len(tokens)), token_types, strict=True)
+        if kind not in never_text
     }
     unknown_id = _integer(metadata, "unknown_token_id", default=0)
     tokenizer = Tokenizer(
@@ -158,12 +133,15 @@ def _sentencepiece(metadata: Mapping[str, object]) -> Tokenizer:
 
 def _add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], token_types: Sequence[int]) -> None:
     """Have unknown, control and user-defined tokens recognised in text; the first two are not text."""
-    special, plain = [], []
+    of_phi3 = _PHI3_MARKS.issubset(tokens)
+    special: list[AddedToken] = []
+    plain: list[AddedToken] = []
     for token, kind in zip(tokens, token_types, strict=True):
-        if kind in (TokenType.UNKNOWN, TokenType.CONTROL):
-            special.append(AddedToken(token, special=True, normalized=False))
-        elif kind == TokenType.USER_DEFINED:
-            plain.append(AddedToken(token, special=False, normalized=False))
+        if kind not in (TokenType.UNKNOWN, TokenType.CONTROL, TokenType.USER_DEFINED):
+            continue
+        strips = of_phi3 and token not in _PHI3_KEEPS_SPACES
+        added = AddedToken(token, special=kind != TokenType.USER_DEFINED, normalized=False, rstrip=strips)
+        (special if added.special else plain).append(added)
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens(plain)
 
@@ -180,15 +158,19 @@ def _add_template(
     """Put BOS before and EOS behind a text, as the file says."""
     single = ["$A"]
     special: list[tuple[str, int]] = []
-    if _flag(metadata, "add_bos_token", default=adds_bos):
+    names_bos = default_bos is not None or "tokenizer.ggml.bos_token_id" in metadata
+    if _flag(metadata, "add_bos_token", default=adds_bos and names_bos):
         bos_id = _integer(metadata, "bos_token_id", default=default_bos)
-        special.append((_token(tokens, bos_id, "bos_token_id"), bos_id))
-        single.insert(0, special[-1][0])
+        _token(tokens, bos_id, "bos_token_id")
+        special.append(("bos", bos_id))
+        single.insert(0, "bos")
     if _flag(metadata, "add_eos_token", default=False):
         eos_id = _integer(metadata, "eos_token_id", default=default_eos)
-        special.append((_token(tokens, eos_id, "eos_token_id"), eos_id))
-        single.append(special[-1][0])
+        _token(tokens, eos_id, "eos_token_id")
+        special.append(("eos", eos_id))
+        single.append("eos")
     if special:
+        # Names of our own: a token may hold what the template's language gives a meaning.
         tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=special)
 
 
@@ -197,7 +179,8 @@ def _split_merge(merge: str) -> tuple[str, str]:
     left, separator, right = merge.partition(" ")
     if not (left and separator and right):
         raise _damaged(
-            f"{merge!r} in the GGUF's tokenizer.ggml.merges is not two tokens with a space between"
+            f"{reprlib.repr(merge)} in the GGUF's tokenizer.ggml.merges is not two tokens "
+            "with a space between"
         )
     return left, right
 
@@ -208,49 +191,86 @@ def _token(tokens: Sequence[str], token_id: int, key: str) -> str:
     return tokens[token_id]
 
 
-def _token_types(metadata: Mapping[str, object], count: int) -> list[int]:
-    if "tokenizer.ggml.token_type" not in metadata:
-        return [TokenType.NORMAL] * count
-    token_types = _array(metadata, "token_type", int)
-    if len(token_types) != count:
+def _tokens(metadata: Mapping[str, object]) -> list[str]:
+    tokens = _array(metadata, "tokens", str)
+    if not 0 < len(tokens) <= MAX_TOKENS:
+        raise _damaged(f"The GGUF's tokenizer.ggml.tokens has {len(tokens)} tokens", f"1 to {MAX_TOKENS}")
+    # The name that llama.cpp gives a token without text.
+    return [token or f"[EMPTY_{token_id}]" for token_id, token in enumerate(tokens)]
+
+
+def _numbered(tokens: Sequence[str]) -> dict[str, int]:
+    vocabulary: dict[str, int] = {}
+    for token_id, token in enumerate(tokens):
+        first = vocabulary.setdefault(token, token_id)
+        if first != token_id:
+            raise _damaged(
+                f"The GGUF's tokenizer.ggml.tokens has {reprlib.repr(token)} twice, as {first} and {token_id}"
+            )
+    return vocabulary
+
+
+def _token_types(metadata: Mapping[str, object], tokens: Sequence[str]) -> list[int]:
+    if "tokenizer.ggml.token_type" in metadata:
+        token_types = _array(metadata, "token_type", int)
+    else:
+        token_types = [TokenType.NORMAL] * len(tokens)
+    if len(token_types) != len(tokens):
         raise _damaged(
-            f"The GGUF has {count} tokens but {len(token_types)} entries in tokenizer.ggml.token_type"
+            f"The GGUF has {len(tokens)} tokens but {len(token_types)} entries in tokenizer.ggml.token_type"
         )
-    return token_types
+    for kind in set(token_types):
+        if not TokenType.UNDEFINED <= kind <= TokenType.BYTE:
+            raise _damaged(f"The GGUF's tokenizer.ggml.token_type holds the type {kind}", "types from 0 to 6")
+    return [
+        TokenType.CONTROL if token in _TURN_ENDS else kind
+        for token, kind in zip(tokens, token_types, strict=True)
+    ]
 
 
-def _array(metadata: Mapping[str, object], key: str, kind: type[_Item]) -> list[_Item]:
+def _scores(metadata: Mapping[str, object], count: int) -> list[float]:
+    scores = _array(metadata, "scores", float, int)
+    if len(scores) != count:
+        raise _damaged(f"The GGUF has {count} tokens but {len(scores)} tokenizer.ggml.scores")
+    if not all(map(math.isfinite, scores)):
+        raise _damaged("The GGUF's tokenizer.ggml.scores holds values that are no finite numbers")
+    return scores
+
+
+def _array(metadata: Mapping[str, object], key: str, *kinds: type[_Item]) -> list[_Item]:
     value = metadata.get(f"tokenizer.ggml.{key}")
     if value is None:
         raise _damaged(f"The GGUF has no tokenizer.ggml.{key}")
     if isinstance(value, str) or not isinstance(value, Iterable):
-        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {value!r} and not an array")
+        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {reprlib.repr(value)} and not an array")
     items = list(value)
-    if not all(isinstance(item, kind) for item in items):
-        raise _damaged(f"The GGUF's tokenizer.ggml.{key} holds values that are not of type {kind.__name__}")
+    if not all(isinstance(item, kinds) and not isinstance(item, bool) for item in items):
+        raise _damaged(
+            f"The GGUF's tokenizer.ggml.{key} holds values that are not of type {kinds[0].__name__}"
+        )
     return items
 
 
 def _text(metadata: Mapping[str, object], key: str, default: str | None = None) -> str:
     value = metadata.get(f"tokenizer.ggml.{key}", default)
     if not isinstance(value, str):
-        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {value!r} and not a text")
+        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {reprlib.repr(value)} and not a text")
     return value
 
 
 def _integer(metadata: Mapping[str, object], key: str, default: int | None) -> int:
     value = metadata.get(f"tokenizer.ggml.{key}", default)
-    if not isinstance(value, int):
-        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {value!r} and not a token id")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {reprlib.repr(value)} and not a token id")
     return value
 
 
 def _flag(metadata: Mapping[str, object], key: str, *, default: bool) -> bool:
     value = metadata.get(f"tokenizer.ggml.{key}", default)
     if not isinstance(value, bool):
-        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {value!r} and neither true nor false")
+        raise _damaged(f"The GGUF's tokenizer.ggml.{key} is {reprlib.repr(value)} and neither true nor false")
     return value
 
 
-def _damaged(seen: str) -> CheckpointError:
-    return CheckpointError(seen, remedy="Fetch the file again, or convert the model again")
+def _damaged(seen: str, expected: str = "") -> CheckpointError:
+    return CheckpointError(seen, expected=expected, remedy="Fetch the file again, or convert the model again")

@@ -43,7 +43,8 @@ class Tokenizer:
         """Token ids of `text`; special tokens written in the text become their ids.
 
         `add_special_tokens` adds what the checkpoint wants around a text (a BOS token, mostly).
-        Raises ConfigError for a text with lone surrogates, which JSON can spell but UTF-8 cannot.
+        Raises ConfigError for a text with lone surrogates, which JSON can spell but UTF-8 cannot, and for
+        one that the vocabulary's rules cannot take.
         """
         try:
             text.encode()
@@ -52,7 +53,13 @@ class Tokenizer:
                 f"Character {error.start} of the text is half of a surrogate pair, which is no character",
                 remedy="Send the text as valid Unicode",
             ) from error
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        except BaseException as error:
+            raise ConfigError(
+                f"The model's tokenizer fails on this text of {len(text)} characters: {_failure(error)}",
+                remedy="Send a shorter or simpler text; if short ones fail too, fetch the model's files again",
+            ) from error
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -117,15 +124,26 @@ def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
         )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for whatever is wrong
+    except BaseException as error:
         raise CheckpointError(
-            f"{path} cannot be read as a tokenizer: {error}",
+            f"{path} cannot be read as a tokenizer: {_failure(error)}",
             remedy="Fetch the file again; if it is whole, a newer `tokenizers` package may know its format",
         ) from error
     # Batch settings of the file's author: they would cut or fill prompts.
     backend.no_truncation()
     backend.no_padding()
     return backend
+
+
+def _failure(error: BaseException) -> str:
+    """What the `tokenizers` library says went wrong; raises `error` again where that is not its own.
+
+    The library raises bare Exception for whatever is wrong. Where its Rust code panics, as it does on some
+    files and texts, comes a BaseException of a class that has no module to import it from.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return str(error)[:300]
 
 
 def _read_decoder(backend: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes], bool]:
@@ -144,7 +162,7 @@ def _read_decoder(backend: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes]
     raise UnsupportedError(
         f"The tokenizer decodes by {' + '.join(kinds) or 'no rule at all'}",
         expected="byte-level BPE, or SentencePiece's space marks with or without byte fallback",
-        remedy="Use a checkpoint of a Llama or Qwen2 model, whose tokenizers are of these kinds",
+        remedy="Use a checkpoint of a Llama, Qwen, Mistral, Phi or Gemma model: they are of these kinds",
     )
 
 

@@ -34,6 +34,7 @@ from pascaline.core.errors import ShapeError
 from pascaline.weights.codes import Codes
 
 # Each dtype's bits as an integer, and those of its exponent, which are all ones in Inf and NaN.
+_PIECE = 1 << 16
 _EXPONENTS = {
     torch.float16: (torch.int16, 0x7C00),
     torch.bfloat16: (torch.int16, 0x7F80),
@@ -117,10 +118,13 @@ class Packed:
     def is_finite(self) -> bool:
         """Whether every scale and offset is a number; an exponent of 255 stands for NaN."""
         for tensor in (self.scales, self.offsets):
-            if tensor is not None and tensor.numel():
-                # PERF: on integers, because torch takes fp16 apart one by one; 20 -> 3 ms of the demo's load.
-                integers, exponent = _EXPONENTS[tensor.dtype]
-                if int(tensor.view(integers).bitwise_and(exponent).max()) == exponent:
+            if tensor is None:
+                continue
+            # PERF: on integers, because torch takes fp16 apart one by one, and in pieces that stay in
+            # the cache; 20 -> 3 ms of the demo's load.
+            integers, exponent = _EXPONENTS[tensor.dtype]
+            for piece in torch.split(tensor.view(integers).flatten(), _PIECE):
+                if int((piece & exponent).max()) == exponent:
                     return False
         return True
 
@@ -155,6 +159,8 @@ class Packed:
         return self._rows(lambda tensor: torch.cat((tensor, next(others))))
 
     def to(self, device: torch.device) -> Packed:
+        if self.scales.device == device:
+            return self
         moved = self._rows(lambda tensor: tensor.to(device))
         return replace(
             moved,
