@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 import atheris
-import torch  # noqa: F401  - before the instrumentation: only the product's own code guides
+import torch
 
 with atheris.instrument_imports(include=["pascaline"]):
     from oracle import Finding, Oracle

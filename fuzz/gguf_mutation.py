@@ -16,9 +16,30 @@ INTEGERS = (
 )
 _FLOATS = (0.0, -1.0, 1e-45, 1e-300, 5e-324, 1e300, 1.0, 10000.0, 1e38, float("nan"), float("inf"))
 _NAMES = (
-    *(b"", b"\0", b"a\0b", b"../../x", b"/etc/passwd", b"\xff\xfe", b"\xed\xa0\x80", b"\x1b[2J", b"a" * 65535),
-    *(b"output.weight", b"token_embd.weight", b"rope_freqs.weight", b"blk.0.attn_q.bias", b"blk.999.ffn_up.weight"),
-    *(b"rope_factors_long.weight", b"rope_factors_short.weight", b"blk.0.attn_q.weight", b"output_norm.weight"),
+    *(
+        b"",
+        b"\0",
+        b"a\0b",
+        b"../../x",
+        b"/etc/passwd",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"\x1b[2J",
+        b"a" * 65535,
+    ),
+    *(
+        b"output.weight",
+        b"token_embd.weight",
+        b"rope_freqs.weight",
+        b"blk.0.attn_q.bias",
+        b"blk.999.ffn_up.weight",
+    ),
+    *(
+        b"rope_factors_long.weight",
+        b"rope_factors_short.weight",
+        b"blk.0.attn_q.weight",
+        b"output_norm.weight",
+    ),
 )
 KEYS = (
     *("general.architecture", "general.alignment", "split.no", "split.count", "split.tensors.count"),
@@ -151,7 +172,9 @@ def _change_key(parts: GgufParts, random: Random) -> None:
 def _random_value(random: Random) -> tuple[int, bytes]:
     kind = random.choice((*_SCALARS, STRING, ARRAY, ARRAY))
     if kind == STRING:
-        return kind, _packed(random.choice((*_NAMES, b"yarn", b"linear", b"longrope", b"none", b"gpt2", b"llama")))
+        return kind, _packed(
+            random.choice((*_NAMES, b"yarn", b"linear", b"longrope", b"none", b"gpt2", b"llama"))
+        )
     if kind != ARRAY:
         return kind, _scalar(kind, random)
     item, count = random.choice((*_SCALARS, STRING, ARRAY)), random.choice((0, 1, 2, 3, 8, 40, 3000))
@@ -168,9 +191,10 @@ def _scalar(kind: int, random: Random) -> bytes:
     code = "<" + _SCALARS[kind]
     if _SCALARS[kind] in "fd":
         number = random.choice(_FLOATS)
-        return struct.pack(code, number if kind == 12 or number != 1e300 else 3e38)
+        packed: bytes = struct.pack(code, number if kind == 12 or number != 1e300 else 3e38)
+        return packed
     width = _WIDTHS[kind]
-    return (random.choice(INTEGERS) % 2 ** (8 * width)).to_bytes(width, "little")
+    return int(random.choice(INTEGERS) % 2 ** (8 * width)).to_bytes(width, "little")
 
 
 def _change_tensor(parts: GgufParts, random: Random) -> None:

@@ -100,7 +100,9 @@ def _replacement(value: Any, random: Random) -> Any:
         return value * random.choice((-1, 2, 3, 1000, 2**20)) if kind == 2 else value // 2
     if kind < 4 and isinstance(value, str) and value:
         start = random.randrange(len(value))
-        return random.choice((value[:start], value[start:], value + value, value.upper(), value + TEXTS[kind]))
+        return random.choice(
+            (value[:start], value[start:], value + value, value.upper(), value + TEXTS[kind])
+        )
     if kind < 7:
         return random.choice(NUMBERS)
     return random.choice(TEXTS) if kind < 8 else json.loads(json.dumps(random.choice(OTHERS)))

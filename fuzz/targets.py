@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 import gguf_mutation
+import gguf_seeds
 import json_mutation
 import seeds
 import template_mutation
@@ -92,7 +93,7 @@ def _read_split(data: bytes, folder: Path) -> None:
     parts = _json(data)
     folder = _emptied(folder / "split")
     for name, described in parts.items() if isinstance(parts, dict) else ():
-        written = seeds.split_part(described)
+        written = gguf_seeds.split_part(described)
         if written is not None and _is_plain(name):
             (folder / name).write_bytes(written)
     paths = sorted(folder.iterdir())
@@ -275,13 +276,17 @@ def _mutate_safetensors(data: bytes, random: Random) -> bytes | None:
 
 
 TARGETS: dict[str, Target] = {
-    "gguf": Target(seeds.gguf_models, gguf_mutation.mutate_gguf, _read_gguf),
-    "gguf_split": Target(seeds.split_models, _json_changes(seeds.SPLIT_KEYS, text=0.0), _read_split),
+    "gguf": Target(gguf_seeds.gguf_models, gguf_mutation.mutate_gguf, _read_gguf),
+    "gguf_split": Target(
+        gguf_seeds.split_models, _json_changes(gguf_seeds.SPLIT_KEYS, text=0.0), _read_split
+    ),
     "safetensors": Target(seeds.safetensors_files, _mutate_safetensors, _read_safetensors),
     "folder": Target(seeds.folders, _json_changes(seeds.FILE_NAMES, text=0.0), _read_folder),
     "config": Target(seeds.configs, _json_changes(seeds.CONFIG_KEYS, text=0.0), _read_config),
     "quantised": Target(seeds.quantised, _json_changes(seeds.QUANTISED_KEYS, text=0.0), _read_quantised),
-    "vocabulary": Target(seeds.vocabularies, _json_changes(seeds.VOCABULARY_KEYS, text=0.0), _read_vocabulary),
+    "vocabulary": Target(
+        gguf_seeds.vocabularies, _json_changes(gguf_seeds.VOCABULARY_KEYS, text=0.0), _read_vocabulary
+    ),
     "tokenizer_json": Target(seeds.tokenizer_jsons, _json_changes(()), _read_tokenizer_json),
     "template": Target(seeds.templates, template_mutation.mutate_template, _read_template),
     "listing": Target(seeds.listings, _json_changes(()), _read_listing),

@@ -4,35 +4,58 @@ from __future__ import annotations
 
 from random import Random
 
-_EXPRESSIONS = (
-    *("messages", "messages[0].content", "'a'", "'é' * 999", "[1, 2]", "(1,)", "{'a': 1}", "range(99999)", "n.s"),
-    *("10 ** 9", "0", "-1", "1.5", "none", "true", "x", "loop.index", "cycler('a', 'b')", "namespace(s=[])"),
-    *("bos_token", "caller()", "self", "joiner()", "dict(a=1)", "strftime_now('%Y')", "'%9999d' % 1", "1 / 0"),
-    *("'{:99999}'.format(1)", "'a'.center(99999)", "''.join(['a'] * 9999)", "raise_exception('no')", "m(n)"),
-    *("messages[::2]", "'abc'[::-1]", "x ~ x", "x + x", "x == x", "x in x", "[x, x]", "(x, x)", "{x: x}"),
-    *("messages.__class__", "''.__class__.__mro__", "x.__init__.__globals__", "2 ** 4000", "'\\ud800'", "x is y"),
-)
-_FILTERS = (
-    *("abs", "attr('x')", "capitalize", "count", "d('z')", "default('z', true)", "dictsort", "e", "escape"),
-    *("first", "float", "groupby('role')", "indent(9999)", "int", "int(base=36)", "items", "join", "join('-' * 999)"),
-    *("last", "length", "list", "lower", "map('upper')", "map(attribute='role')", "max", "min", "random"),
-    *("reject", "rejectattr('role')", "replace('', 'aaaa')", "replace('a', 'aa')", "reverse", "round(300)"),
-    *("safe", "select", "selectattr('role', 'equalto', 'user')", "slice(3)", "batch(2, 'x')", "sort", "string"),
-    *("striptags", "sum", "sum(start=[])", "title", "tojson", "tojson(indent=64)", "trim", "truncate(9)", "unique"),
-    *("upper", "urlize", "wordwrap(1)", "xmlattr", "center(99999)", "format(1)", "pprint", "filesizeformat"),
-)
-_STATEMENTS = (
-    *("{{{{ {a} }}}}", "{{{{ {a} | {f} }}}}", "{{{{ ({a}) | {f} | {g} }}}}", "{{{{ {a} ~ {b} }}}}"),
-    *("{{% set x = {a} %}}", "{{% set x = {a} | {f} %}}", "{{% set x %}}{inner}{{% endset %}}"),
-    *("{{% for x in {a} %}}{inner}{{% endfor %}}", "{{% for x in {a} if {b} %}}{inner}{{% else %}}z{{% endfor %}}"),
-    *("{{% for x in {a} recursive %}}{{{{ loop({b}) }}}}{inner}{{% endfor %}}",),
-    *("{{% if {a} %}}{inner}{{% elif {b} %}}y{{% endif %}}", "{{% macro m(n) %}}{inner}{{% endmacro %}}{{{{ m({a}) }}}}"),
-    *("{{% call(n) m({a}) %}}{inner}{{% endcall %}}", "{{% filter {f} %}}{inner}{{% endfilter %}}"),
-    *("{{% set n = namespace(s={a}) %}}{{% for i in range(60) %}}{{% set n.s = {b} %}}{{% endfor %}}{{{{ n.s }}}}",),
-    *("{{% generation %}}{inner}{{% endgeneration %}}", "{{% break %}}", "{{% continue %}}", "{{% block q %}}{inner}{{% endblock %}}"),
-    *("{{% with x = {a} %}}{inner}{{% endwith %}}", "{{% include {a} %}}", "{{% extends {a} %}}", "{{% import {a} as y %}}"),
-    *("{{% raw %}}{inner}{{% endraw %}}", "{{# {inner} #}}", "{{%- {a} -%}}", "{{% do {a} %}}", "{{% autoescape true %}}{inner}"),
-)
+
+def _pieces(text: str) -> list[str]:
+    return [piece.strip() for piece in text.split("§")]
+
+
+_EXPRESSIONS = _pieces(r"""
+messages § messages[0].content § 'a' § 'é' * 999 § [1, 2] § (1,) § {'a': 1} § range(99999) § n.s §
+10 ** 9 § 0 § -1 § 1.5 § none § true § x § loop.index § cycler('a', 'b') § namespace(s=[]) §
+bos_token § caller() § self § joiner() § dict(a=1) § strftime_now('%Y') § '%9999d' % 1 § 1 / 0 §
+'{:99999}'.format(1) § 'a'.center(99999) § ''.join(['a'] * 9999) § raise_exception('no') § m(n) §
+messages[::2] § 'abc'[::-1] § x ~ x § x + x § x == x § x in x § [x, x] § (x, x) § {x: x} §
+messages.__class__ § ''.__class__.__mro__ § x.__init__.__globals__ § 2 ** 4000 § '\ud800' § x is y
+""")
+_FILTERS = _pieces(r"""
+abs § attr('x') § capitalize § count § d('z') § default('z', true) § dictsort § e § escape § first §
+float § groupby('role') § indent(9999) § int § int(base=36) § items § join § join('-' * 999) § last §
+length § list § lower § map('upper') § map(attribute='role') § max § min § random § reject §
+rejectattr('role') § replace('', 'aaaa') § replace('a', 'aa') § reverse § round(300) § safe § select §
+selectattr('role', 'equalto', 'user') § slice(3) § batch(2, 'x') § sort § string § striptags § sum §
+sum(start=[]) § title § tojson § tojson(indent=64) § trim § truncate(9) § unique § upper § urlize §
+wordwrap(1) § xmlattr § center(99999) § format(1) § pprint § filesizeformat
+""")
+_STATEMENTS = r"""
+{{{{ {a} }}}}
+{{{{ {a} | {f} }}}}
+{{{{ ({a}) | {f} | {g} }}}}
+{{{{ {a} ~ {b} }}}}
+{{% set x = {a} %}}
+{{% set x = {a} | {f} %}}
+{{% set x %}}{inner}{{% endset %}}
+{{% for x in {a} %}}{inner}{{% endfor %}}
+{{% for x in {a} if {b} %}}{inner}{{% else %}}z{{% endfor %}}
+{{% for x in {a} recursive %}}{{{{ loop({b}) }}}}{inner}{{% endfor %}}
+{{% if {a} %}}{inner}{{% elif {b} %}}y{{% endif %}}
+{{% macro m(n) %}}{inner}{{% endmacro %}}{{{{ m({a}) }}}}
+{{% call(n) m({a}) %}}{inner}{{% endcall %}}
+{{% filter {f} %}}{inner}{{% endfilter %}}
+{{% set n = namespace(s={a}) %}}{{% for i in range(60) %}}{{% set n.s = {b} %}}{{% endfor %}}{{{{ n.s }}}}
+{{% generation %}}{inner}{{% endgeneration %}}
+{{% break %}}
+{{% continue %}}
+{{% block q %}}{inner}{{% endblock %}}
+{{% with x = {a} %}}{inner}{{% endwith %}}
+{{% include {a} %}}
+{{% extends {a} %}}
+{{% import {a} as y %}}
+{{% raw %}}{inner}{{% endraw %}}
+{{# {inner} #}}
+{{%- {a} -%}}
+{{% do {a} %}}
+{{% autoescape true %}}{inner}
+""".strip().splitlines()
 
 
 def mutate_template(data: bytes, random: Random) -> bytes | None:

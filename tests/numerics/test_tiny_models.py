@@ -270,18 +270,14 @@ def test_the_language_model_of_a_gemma_that_sees_images(
     assert worst_of_run(tmp_path, model) <= ALLOWED_UNITS
 
 
-ALL_GGUF_TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0"]
-FEW_GGUF_TYPES = ["F16", "Q4_0", "Q8_0"]
+# Those in blocks of 256 are tested on wider models, in test_gguf_types.
+GGUF_TYPES = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
 # Of Mistral's window llama.cpp knows nothing.
 GGUF_FAMILIES = TINY | {"mistral": replace(MISTRAL, sliding_window=None, layer_types=())}
-GGUF_CASES = [
-    (family, type_name)
-    for family in GGUF_FAMILIES
-    for type_name in (ALL_GGUF_TYPES if family in ("llama", "qwen2") else FEW_GGUF_TYPES)
-]
 
 
-@pytest.mark.parametrize(("family", "type_name"), GGUF_CASES)
+@pytest.mark.parametrize("type_name", GGUF_TYPES)
+@pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_gguf_of_every_type(
     family: str, type_name: str, tmp_path: Path, device: Literal["cpu", "cuda"]
 ) -> None:

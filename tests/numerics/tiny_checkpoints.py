@@ -7,6 +7,7 @@ its own table of tensor names, and the order of rows that llama.cpp gives q and 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -153,16 +154,50 @@ def rows_in_gguf_order(rows: NDArray[numpy.float32], heads: int) -> NDArray[nump
     return reordered
 
 
+# Of the types that the gguf package reads but does not write: where a block keeps d and, after it,
+# dmin, and the dmin for each d that makes the values zero on average.
+_D_AND_DMIN: dict[str, tuple[int, float | None]] = {
+    "Q2_K": (80, 1.5),
+    "Q3_K": (108, None),
+    "Q4_K": (0, 7.5),
+    "Q5_K": (0, 15.5),
+    "Q6_K": (208, None),
+    "IQ4_NL": (0, None),
+    "IQ4_XS": (0, None),
+}
+
+
+def quantised(values: NDArray[numpy.float32], kind: GGMLQuantizationType) -> NDArray[numpy.uint8]:
+    """`values` in blocks of `kind`; of types that the package cannot write, random ones as large."""
+    if kind.name not in _D_AND_DMIN:
+        return gguf.quantize(values, kind)
+    place, dmin = _D_AND_DMIN[kind.name]
+    elements, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    rows, columns = values.shape
+    random = numpy.random.default_rng(rows + columns)
+    blocks = random.integers(0, 256, (rows * columns // elements, block_bytes), numpy.uint8)
+
+    def scaled(d: float) -> NDArray[numpy.uint8]:
+        halves = numpy.array([d] if dmin is None else [d, d * dmin], numpy.float16).view(numpy.uint8)
+        blocks[:, place : place + len(halves)] = halves
+        return blocks.reshape(rows, -1)
+
+    spread = gguf.dequantize(scaled(1.0), kind).std()
+    return scaled(float(values.std() / spread))
+
+
 def write_gguf(
     path: Path,
     model: PreTrainedModel,
     type_name: str,
     *,
+    others: Mapping[str, str] | None = None,
     rope_factors: NDArray[numpy.float32] | None = None,
     metadata: dict[str, object] | None = None,
 ) -> None:
     """Write `model` with its matrices in `type_name`, and leave in `model` the values that are kept.
 
+    `others` has the types of modules that differ, as in mixed files; "1.v_proj" is layer 1's only.
     `rope_factors` becomes rope_freqs.weight; `metadata` has further keys, without the architecture.
     """
     config, kind = model.config, GGMLQuantizationType[type_name]
@@ -176,8 +211,9 @@ def write_gguf(
             values = parameter.numpy()
             raw, raw_type = values, GGMLQuantizationType.F32
             if values.ndim == 2:
-                raw, raw_type = gguf.quantize(values, kind), kind
-                parameter.copy_(torch.from_numpy(gguf.dequantize(raw, kind)))
+                raw_type = _type_of(name, kind, others or {})
+                raw = quantised(values, raw_type)
+                parameter.copy_(torch.from_numpy(gguf.dequantize(raw, raw_type)))
             elif _is_gemma(model):
                 raw = values + 1
             module = name.split(".")[-2]
@@ -196,6 +232,13 @@ def write_gguf(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _type_of(name: str, kind: GGMLQuantizationType, others: Mapping[str, str]) -> GGMLQuantizationType:
+    parts = name.split(".")
+    layer = parts[2] if len(parts) > 3 else ""
+    other = others.get(f"{layer}.{parts[-2]}") or others.get(parts[-2])
+    return kind if other is None else GGMLQuantizationType[other]
 
 
 def _write_settings(writer: GGUFWriter, config: PreTrainedConfig, metadata: dict[str, object]) -> None:

@@ -18,7 +18,7 @@ from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats import FORMATS, Format, StoredRows, StoredTensors, WeightReader
-from pascaline.weights import Dense, Packed, Weight
+from pascaline.weights import Dense, Weight
 
 # Where each block keeps fp16 numbers, by byte; the rest of a block are codes, and any byte is valid.
 HALVES = {
@@ -149,8 +149,7 @@ def test_only_tensors_of_one_format_and_width_are_joined() -> None:
 def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shape: tuple[int, int]) -> None:
     data = random_bytes(item.type_name, *shape)
     weight = item.load([StoredRows(lambda: memoryview(data), shape)])
-    table_bytes = 16 if isinstance(weight, Packed) and weight.table is not None else 0
-    assert weight.resident_bytes == len(data) + table_bytes
+    assert weight.resident_bytes == len(data)
     assert item.bytes_per_row(shape[1]) * shape[0] == len(data)
     before = dequantised(weight, 0, *shape)
     data[:] = bytes(len(data))
@@ -182,7 +181,7 @@ def test_a_gguf_quantised_by_the_gguf_package_comes_back(tmp_path: Path) -> None
         entry = checkpoint.tensors[name]
         weight = WeightReader.of(checkpoint).locate(name, entry.shape).load()
         assert same_bits(dequantised(weight, 0, ROWS, COLUMNS), wanted)
-        assert weight.resident_bytes <= entry.nbytes + 16
+        assert weight.resident_bytes == entry.nbytes
     checkpoint.close()
 
 

@@ -127,10 +127,11 @@ def _parse_file(item: Mapping[str, object]) -> HubFile:
         digest = large.get("sha256")
     if not isinstance(path, str):
         raise TypeError(f"a file is called {path!r}")
-    if isinstance(nbytes, int) and isinstance(digest, str):
-        if 0 <= nbytes <= _MAX_FILE_BYTES and _HASH.fullmatch(digest):
-            return HubFile(path, nbytes, digest)
-    return HubFile(path, None, None)
+    if not isinstance(nbytes, int) or not 0 <= nbytes <= _MAX_FILE_BYTES:
+        return HubFile(path, None, None)
+    if not isinstance(digest, str) or not _HASH.fullmatch(digest):
+        return HubFile(path, None, None)
+    return HubFile(path, nbytes, digest)
 
 
 def explain_refusal(error: urllib.error.HTTPError, wanted: HubReference) -> CheckpointError | None:

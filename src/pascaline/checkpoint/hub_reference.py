@@ -61,4 +61,5 @@ class HubReference:
 
 def is_relative(path: str) -> bool:
     """Whether a path with "/" can be written, and stays inside the folder that it starts from."""
-    return all(part not in ("", ".", "..") for part in path.split("/")) and "\\" not in path and path.isprintable()
+    parts = path.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and "\\" not in path and path.isprintable()

@@ -126,8 +126,9 @@ def _parse_scaling(
         return RopeScaling("linear", section.number("factor", 1.0, MAX_FACTOR))
     # Beside the group, where Phi-3 has it, it goes before what is in the group.
     beside = fields.values.get("original_max_position_embeddings") is not None
+    default = None if kind == "llama3" else max(positions, 2)
     original = (fields if beside else section).integer(
-        "original_max_position_embeddings", 2, MAX_POSITIONS, default=None if kind == "llama3" else positions
+        "original_max_position_embeddings", 2, MAX_POSITIONS, default=default
     )
     if kind == "llama3":
         return _parse_llama3(section, original)

@@ -14,7 +14,9 @@ from pascaline.formats.format import Format, StoredRows
 from pascaline.weights import Packed
 from pascaline.weights.memory import allocate
 
-VALUES_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+VALUES_IQ4 = torch.tensor(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=torch.int8
+)
 """IQ4_NL's and IQ4_XS's non-linear steps. Source: the ggml format definition (kvalues_iq4nl)."""
 
 

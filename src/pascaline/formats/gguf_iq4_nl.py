@@ -6,7 +6,6 @@ Source: the ggml format definition (block_iq4_nl).
 from __future__ import annotations
 
 import numpy
-import torch
 
 from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format
 from pascaline.weights import Packed
@@ -17,7 +16,7 @@ BLOCK = numpy.dtype([("d", "<f2"), ("codes", "u1", 16)])
 
 def pack(blocks: Blocks) -> Packed:
     q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),))
-    return Packed(q, 32, 32, blocks.halves("d"), table=torch.tensor(VALUES_IQ4, dtype=torch.int8))
+    return Packed(q, 32, 32, blocks.halves("d"), table=VALUES_IQ4)
 
 
 IQ4_NL = block_format("IQ4_NL", 32, BLOCK, pack)

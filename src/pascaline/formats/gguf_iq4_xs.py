@@ -7,7 +7,6 @@ Source: the ggml format definition (block_iq4_xs).
 from __future__ import annotations
 
 import numpy
-import torch
 
 from pascaline.formats.gguf_blocks import VALUES_IQ4, Blocks, block_format
 from pascaline.weights import Packed
@@ -27,7 +26,7 @@ def pack(blocks: Blocks) -> Packed:
             groups, (Plane(4, 2, blocks.raw("scales")), Plane(2, 4, blocks.raw("scales_high")))
         ),
         group_scale_zero=32,
-        table=torch.tensor(VALUES_IQ4, dtype=torch.int8),
+        table=VALUES_IQ4,
     )
 
 

@@ -14,13 +14,13 @@ from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
-TWICE_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+TWICE_E2M1 = torch.tensor([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=torch.int8)
 BLOCK = numpy.dtype([("exponent", "u1"), ("codes", "u1", 16)])
 
 
 def pack(blocks: Blocks) -> Packed:
     q = Codes(blocks.columns, (Plane(4, 32, blocks.raw("codes")),))
-    return Packed(q, 32, 32, blocks.raw("exponent"), table=torch.tensor(TWICE_E2M1, dtype=torch.int8))
+    return Packed(q, 32, 32, blocks.raw("exponent"), table=TWICE_E2M1)
 
 
 MXFP4 = block_format("MXFP4", 32, BLOCK, pack)

@@ -33,9 +33,7 @@ def group_codes(blocks: Blocks) -> tuple[Codes, Codes]:
     """a and b, each in a plane of four and one of two bits, runs of 8: as many bytes as in the file."""
     words = blocks.fields["scales"].view("<u4")
     shape = (blocks.rows, blocks.count)
-    a_planes, b_planes = (
-        (allocate(shape, numpy.uint32), allocate(shape, numpy.uint16)) for _ in range(2)
-    )
+    a_planes, b_planes = ((allocate(shape, numpy.uint32), allocate(shape, numpy.uint16)) for _ in range(2))
     rows_at_once = max(1, _TILE_BYTES // (12 * blocks.count))
     for start in range(0, blocks.rows, rows_at_once):
         tile = slice(start, start + rows_at_once)

@@ -20,7 +20,7 @@ from pascaline.core.errors import CheckpointError
 
 MAX_PIECE_CHARACTERS = 512
 """The most that SentencePiece's trainer can be told to make."""
-MAX_MERGES_PER_PIECE = 16
+MAX_MERGES_PER_PIECE = 8
 """On average; Llama's and Gemma's vocabularies have two."""
 
 

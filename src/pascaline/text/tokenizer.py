@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import tokenizers
 
@@ -12,6 +10,7 @@ from pascaline.checkpoint.checkpoint import TokenizerSource
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.text.byte_level import bytes_of_byte_level_token
 from pascaline.text.gguf_vocabulary import build_gguf_vocabulary
+from pascaline.text.tokenizer_json import decoder_steps, library_failure, read_tokenizer_json
 
 SPACE_MARK = "▁"  # U+2581, SentencePiece's spelling of a space
 
@@ -57,8 +56,8 @@ class Tokenizer:
             ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         except BaseException as error:
             raise ConfigError(
-                f"The model's tokenizer fails on this text of {len(text)} characters: {_failure(error)}",
-                remedy="Send a shorter or simpler text; if short ones fail too, fetch the model's files again",
+                f"The tokenizer fails on this text of {len(text)} characters: {library_failure(error)}",
+                remedy="Send a shorter text; if short ones fail too, fetch the model's files again",
             ) from error
         return ids
 
@@ -107,7 +106,7 @@ def load_tokenizer(source: TokenizerSource) -> Tokenizer:
     if source.gguf_metadata is not None:
         backend = build_gguf_vocabulary(source.gguf_metadata)
     elif source.tokenizer_json is not None:
-        backend = _read_tokenizer_json(source.tokenizer_json)
+        backend = read_tokenizer_json(source.tokenizer_json)
     else:
         raise CheckpointError(
             "The checkpoint brings no tokenizer",
@@ -117,38 +116,9 @@ def load_tokenizer(source: TokenizerSource) -> Tokenizer:
     return Tokenizer(backend, source.bos_token, source.eos_token)
 
 
-def _read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    if not path.is_file():
-        raise CheckpointError(
-            f"There is no file {path}", remedy="Copy the original model's tokenizer.json into its folder"
-        )
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except BaseException as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a tokenizer: {_failure(error)}",
-            remedy="Fetch the file again; if it is whole, a newer `tokenizers` package may know its format",
-        ) from error
-    # Batch settings of the file's author: they would cut or fill prompts.
-    backend.no_truncation()
-    backend.no_padding()
-    return backend
-
-
-def _failure(error: BaseException) -> str:
-    """What the `tokenizers` library says went wrong; raises `error` again where that is not its own.
-
-    The library raises bare Exception for whatever is wrong. Where its Rust code panics, as it does on some
-    files and texts, comes a BaseException of a class that has no module to import it from.
-    """
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-    return str(error)[:300]
-
-
 def _read_decoder(backend: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes], bool]:
     """How tokens spell bytes, and whether a text's first space is dropped in decoding."""
-    steps = _decoder_steps(backend)
+    steps = decoder_steps(backend)
     kinds = [str(step["type"]) for step in steps]
     if kinds == ["ByteLevel"]:
         return bytes_of_byte_level_token, False
@@ -164,14 +134,6 @@ def _read_decoder(backend: tokenizers.Tokenizer) -> tuple[Callable[[str], bytes]
         expected="byte-level BPE, or SentencePiece's space marks with or without byte fallback",
         remedy="Use a checkpoint of a Llama, Qwen, Mistral, Phi or Gemma model: they are of these kinds",
     )
-
-
-def _decoder_steps(backend: tokenizers.Tokenizer) -> list[dict[str, object]]:
-    if backend.decoder is None:
-        return []
-    decoder = json.loads(backend.decoder.__getstate__())
-    steps: list[dict[str, object]] = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    return steps
 
 
 def _bytes_of_space_marked_token(token: str) -> bytes:

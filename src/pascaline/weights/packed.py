@@ -107,8 +107,9 @@ class Packed:
 
     @property
     def resident_bytes(self) -> int:
+        """The 16 bytes of `table` aside, which all weights of a format share."""
         total = 0
-        for value in (self.scales, self.offsets, self.table, self.permutation):
+        for value in (self.scales, self.offsets, self.permutation):
             total += 0 if value is None else value.numel() * value.element_size()
         for codes in (self.codes, self.group_scales, self.group_offsets, self.zeros):
             total += 0 if codes is None else codes.resident_bytes
