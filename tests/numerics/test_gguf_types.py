@@ -59,6 +59,7 @@ def wide(family: str) -> ModelConfig:
         num_attention_heads=256 // head_dim,
         num_key_value_heads=2,
         head_dim=head_dim,
+        query_pre_attn_scalar=head_dim if config.query_pre_attn_scalar else None,
     )
 
 

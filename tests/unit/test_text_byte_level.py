@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,50 @@ from hypothesis import strategies as st
 
 from pascaline.checkpoint.checkpoint import TokenizerSource
 from pascaline.checkpoint.gguf_checkpoint import GgufCheckpoint
-from pascaline.core.errors import CheckpointError, UnsupportedError
+from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.text.detokenizer import IncrementalDetokenizer
-from pascaline.text.gguf_vocabulary import PRE_TOKENIZATIONS, build_gguf_vocabulary
+from pascaline.text.gguf_vocabulary import MAX_TOKENS, build_gguf_vocabulary
+from pascaline.text.pre_tokenization import PRE_TOKENIZATIONS
 from pascaline.text.tokenizer import Tokenizer, load_tokenizer
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures/tokenizer/demo_ids.json").read_text())
 CASES: list[dict[str, Any]] = FIXTURE["cases"]
 OTHER_PRE_TOKENIZATIONS: list[str] = FIXTURE["other_pre_tokenizations"]
 
+
+
+def _is_foreign_space(character: str) -> bool:
+    return character.isspace() and not character.isascii()
+
+
+def _is_mark_or_foreign_case(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] == "M" or (category in ("Lu", "Ll", "Lt") and not character.isascii())
+
+
+# Its engine knows no space outside ASCII beside a literal letter, and case in ASCII only.
+APPROXIMATED_BY_LLAMA_CPP = {
+    "deepseek-coder": _is_foreign_space,
+    "deepseek-llm": _is_foreign_space,
+    "gpt-4o": _is_mark_or_foreign_case,
+    "tekken": _is_mark_or_foreign_case,
+}
+
+_SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+_UP, _LOW = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_ANY = r"[^\r\n\p{L}\p{N}]?"
 # As published in the models' tokenizer.json files.
 PUBLISHED_PATTERNS = {
-    "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "llama-bpe": rf"{_SHORT}|{_ANY}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
+    "qwen2": rf"{_SHORT}|{_ANY}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
+    "qwen35": rf"{_SHORT}|{_ANY}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACES}",
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    "tekken": rf"{_ANY}{_UP}*{_LOW}+|{_ANY}{_UP}+{_LOW}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}",
+    "gpt-4o": rf"{_ANY}{_UP}*{_LOW}+{_SHORT}?|{_ANY}{_UP}+{_LOW}*{_SHORT}?|\p{{N}}{{1,3}}"
+    rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}",
+    "seed-coder": rf"{_SHORT}|{_ANY}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACES}",
+    "ufakzeka": rf"{_ANY}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}",
 }
 
 # Unassigned characters are left out: libraries of different Unicode versions class them differently.
@@ -49,6 +78,10 @@ text_with_runs = st.lists(
             "'s",
             "'LL",
             "a",
+            "Bc",
+            "DÉJÀvu",
+            "É",
+            "/",
             "Ж",
             "字",
             "é",
@@ -112,8 +145,15 @@ def test_other_pre_tokenizations_cut_as_llama_cpp_does(demo_metadata: dict[str, 
     tokenizer = _load({**demo_metadata, **changed})
     differing = sum(pre in case for case in CASES)
     assert differing > 20, "the fixture must tell this pre-tokenization from the model's own"
+    approximated = APPROXIMATED_BY_LLAMA_CPP.get(pre)
     for case in CASES:
-        assert tokenizer.encode(case["text"]) == case.get(pre, case["ids"]), case["text"]
+        if approximated is None or not any(map(approximated, case["text"])):
+            expected = case.get(pre, _digest(case["ids"]))
+            assert _digest(tokenizer.encode(case["text"])) == expected, case["text"]
+
+
+def _digest(ids: list[int]) -> str:
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:12]
 
 
 def test_demo_ids_are_those_of_its_published_rules(demo: Tokenizer, demo_metadata: dict[str, Any]) -> None:
@@ -200,9 +240,9 @@ def _built(metadata: dict[str, object], pre: str) -> Any:
     return _splitters[pre]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=("Cs",))))
-@pytest.mark.parametrize("pre", sorted(set(PRE_TOKENIZATIONS) - {"llama-v3", "llama3", "deepseek-r1-qwen"}))
+@pytest.mark.parametrize("pre", sorted({rules: name for name, rules in PRE_TOKENIZATIONS.items()}.values()))
 def test_every_text_survives(bytes_only: dict[str, object], pre: str, text: str) -> None:
     if pre not in _round_trip:
         _round_trip[pre] = _load({**bytes_only, "tokenizer.ggml.pre": pre})
@@ -234,8 +274,60 @@ def test_bos_and_eos_as_the_file_says(bytes_only: dict[str, object]) -> None:
     assert _load({**bytes_only, **bos}).encode("") == [256]
 
 
-def test_llama3_adds_bos_where_the_file_does_not_say(bytes_only: dict[str, object]) -> None:
-    assert _load({**bytes_only, "tokenizer.ggml.pre": "llama-bpe"}).encode("a")[0] == 256
+@pytest.mark.parametrize("pre", ["llama-bpe", "tekken"])
+def test_bos_is_the_default_of_some_families(bytes_only: dict[str, object], pre: str) -> None:
+    metadata = {**bytes_only, "tokenizer.ggml.pre": pre}
+    assert _load(metadata).encode("a")[0] == 256
+    del metadata["tokenizer.ggml.bos_token_id"]
+    assert len(_load(metadata).encode("a")) == 1
+
+
+def test_a_bos_token_of_any_spelling(bytes_only: dict[str, Any]) -> None:
+    for spelling in ("$A", "$B:1", "a:b", "x y", ""):
+        changed = {
+            "tokenizer.ggml.tokens": [*bytes_only["tokenizer.ggml.tokens"][:256], spelling, "<u>"],
+            "tokenizer.ggml.add_bos_token": True,
+        }
+        assert _load({**bytes_only, **changed}).encode("q") == [256, *_load(bytes_only).encode("q")]
+
+
+def test_marks_of_a_turns_end_are_never_text(bytes_only: dict[str, Any]) -> None:
+    """Some converters type them as words, or as user-defined."""
+    for kind in (1, 4):
+        changed = {
+            "tokenizer.ggml.tokens": [*bytes_only["tokenizer.ggml.tokens"], "<end_of_turn>"],
+            "tokenizer.ggml.token_type": [*bytes_only["tokenizer.ggml.token_type"], kind],
+        }
+        tokenizer = _load({**bytes_only, **changed})
+        assert tokenizer.encode("a<end_of_turn>")[-1] == 258
+        assert tokenizer.decode(tokenizer.encode("a<end_of_turn>")) == "a"
+
+
+LONG_TEXTS = {
+    "a letter": "a" * 10**6,
+    "a capital": "A" * 10**6,
+    "digits": "9" * 10**6,
+    "emoji": "😀" * 250_000,
+    "spaces and a digit": " " * 10**6 + "5",
+    "indented lines": (" " * 1000 + "\n") * 1000,
+    "marks": "\u0301" * 500_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS)
+@pytest.mark.parametrize("pre", ["qwen2", "tekken", "deepseek-llm"])
+def test_a_long_text_takes_seconds(bytes_only: dict[str, object], pre: str, text: str) -> None:
+    """A megabyte, measured 0.1 to 0.7 s; a rule that looks at a run once for each of its characters takes hours."""
+    tokenizer = _load({**bytes_only, "tokenizer.ggml.pre": pre})
+    start = time.process_time()
+    tokenizer.encode(LONG_TEXTS[text])
+    assert time.process_time() - start < 8
+
+
+def test_a_text_beyond_the_rules_engine_is_refused(bytes_only: dict[str, object]) -> None:
+    """The engine gives up after ten million steps, in a panic."""
+    with pytest.raises(ConfigError, match=r"this text of 11000001 characters: .*retry-limit.*shorter"):
+        _load(bytes_only).encode(" " * 11_000_000 + "x")
 
 
 def test_llama3_takes_a_word_that_is_a_token_without_merges(bytes_only: dict[str, Any]) -> None:
@@ -253,18 +345,29 @@ def test_llama3_takes_a_word_that_is_a_token_without_merges(bytes_only: dict[str
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"pre": "tekken"}, UnsupportedError, "'tekken'.*one of default, .*llama-bpe.*qwen2, smollm"),
+        ({"pre": "klingon"}, UnsupportedError, "'klingon'.*one of a.x-4.0, .*llama-bpe.*qwen2, .*tekken"),
         ({"model": "bert"}, UnsupportedError, "'bert'.*'gpt2'.*'llama'"),
         ({"model": None}, CheckpointError, "tokenizer.ggml.model is None"),
         ({"tokens": None}, CheckpointError, "no tokenizer.ggml.tokens"),
         ({"tokens": "abc"}, CheckpointError, "'abc' and not an array"),
         ({"tokens": [1, 2]}, CheckpointError, "tokens holds values that are not of type str"),
+        ({"tokens": []}, CheckpointError, "tokens has 0 tokens"),
+        ({"tokens": ["a"] * (MAX_TOKENS + 1)}, CheckpointError, "tokens has 1048577 tokens"),
+        ({"tokens": ["a"] * 258}, CheckpointError, "tokens has 'a' twice, as 0 and 1"),
+        ({"tokens": {"a": 10**6}.items()}, CheckpointError, "not of type str"),
+        ({"model": ["x"] * 10**6}, CheckpointError, r"model is \['x', .*\.\.\.\] and not a text"),
         ({"merges": None}, CheckpointError, "no tokenizer.ggml.merges"),
         ({"merges": ["ab"]}, CheckpointError, "'ab' in the GGUF's tokenizer.ggml.merges"),
         ({"merges": ["a nowhere"]}, CheckpointError, "merges do not fit its tokens"),
+        ({"merges": ["a" * 10**6]}, CheckpointError, r"'a+\.\.\.a+' in the GGUF's tokenizer.ggml.merges"),
         ({"token_type": [1]}, CheckpointError, "258 tokens but 1 entries"),
+        ({"token_type": [1] * 257 + [7]}, CheckpointError, "token_type holds the type 7"),
+        ({"token_type": [True] * 258}, CheckpointError, "token_type holds values that are not of type int"),
         ({"add_bos_token": 3}, CheckpointError, "add_bos_token is 3 and neither true nor false"),
         ({"add_bos_token": True, "bos_token_id": None}, CheckpointError, "bos_token_id is None"),
+        ({"add_bos_token": True, "bos_token_id": True}, CheckpointError, "bos_token_id is True"),
+        ({"add_eos_token": True, "eos_token_id": -1}, CheckpointError, "eos_token_id is -1"),
+        ({"add_eos_token": True, "eos_token_id": 1 << 63}, CheckpointError, "eos_token_id is 9223372036854775808"),
         (
             {"add_bos_token": True, "bos_token_id": 999},
             CheckpointError,

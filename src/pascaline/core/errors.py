@@ -45,14 +45,13 @@ class PascalineError(Exception):
 
 
 def _printable(text: str) -> str:
-    if len(text) > _MAX_CHARACTERS:
-        text = text[:_MAX_CHARACTERS] + "…"
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
-        for character in text
-    )
+    start = text[:_MAX_CHARACTERS]
+    if not start.isprintable():
+        start = "".join(
+            character if character.isprintable() or character == "\n" else ascii(character)[1:-1]
+            for character in start
+        )[:_MAX_CHARACTERS]
+    return start if len(text) <= _MAX_CHARACTERS else f"{start}…"
 
 
 class ConfigError(PascalineError):
