@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from pascaline.checkpoint.checkpoint import TokenizerSource
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
@@ -133,6 +133,69 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         load_tokenizer(TokenizerSource(path, None, None, None))
     with pytest.raises(CheckpointError, match="brings no tokenizer"):
         load_tokenizer(TokenizerSource(None, None, None, None))
+
+
+# Each made the library panic, which is not an Exception.
+PANICS = {
+    "a merge shorter than its prefix": {"continuing_subword_prefix": "x" * 9},
+    "a subword prefix in the middle of a character": {"continuing_subword_prefix": "aé"},
+}
+
+
+@pytest.mark.parametrize("change", PANICS)
+def test_files_that_make_the_library_panic(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str
+) -> None:
+    settings = json.loads(_space_marked(decoders.Sequence(LLAMA_DECODER)).to_str())
+    settings["model"] |= PANICS[change] | {"vocab": {"é": 0, "a": 1, "éa": 2}, "merges": [["é", "a"]]}
+    settings["model"]["unk_token"] = None
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json cannot be read as a tokenizer: .*Fetch"
+    ) as caught:
+        load_tokenizer(TokenizerSource(path, None, None, None))
+    assert type(caught.value.__cause__).__name__ == "PanicException"
+    assert "panicked" in capfd.readouterr().err
+
+
+def test_a_rule_without_end_is_given_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    backend = _byte_level()
+    backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex("(a+)+$"), "isolated")
+    tokenizer = _load(backend, tmp_path)
+    with pytest.raises(ConfigError, match=r"tokenizer fails on this text of 41 characters: .*retry-limit"):
+        tokenizer.encode("a" * 40 + "b")
+    assert "panicked" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (normalizers.Sequence([normalizers.Replace("a", "a" * 40)] * 3), "more than 64 characters of one"),
+        (normalizers.Prepend("a" * 100), "more than 64 characters of one"),
+        (
+            processors.TemplateProcessing(["<s>"] * 100 + ["$A"], special_tokens=[("<s>", 1)]),
+            "more than 64 tokens around a text",
+        ),
+    ],
+    ids=["replacements", "prefix", "template"],
+)
+def test_rules_that_blow_a_text_up(tmp_path: Path, part: Any, message: str) -> None:
+    backend = _byte_level()
+    if isinstance(part, processors.PostProcessor):
+        backend.post_processor = processors.Sequence([processors.ByteLevel(), part])
+    else:
+        backend.normalizer = part
+    with pytest.raises(CheckpointError, match=message):
+        _load(backend, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 10**5, b'{"a":' * 10**5, b"null", b"3" * 10**6])
+def test_files_of_anything(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read as a tokenizer"):
+        load_tokenizer(TokenizerSource(path, None, None, None))
 
 
 def test_half_a_character_is_refused(tmp_path: Path) -> None:

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
-from pascaline.weights import Dense, Packed, concatenate
+from pascaline.weights import Dense, Packed
 from pascaline.weights.codes import PLANE_BITS, Codes, Plane, packed_bytes
 
 ROWS, COLUMNS = 3, 512
 CPU = torch.device("cpu")
 
 
-def example(form: str, rows: int = ROWS, seed: int = 5) -> Packed:
-    return random_packed(PACKED_FORMS[form], rows, COLUMNS, torch.Generator().manual_seed(seed))
+def example(form: str) -> Packed:
+    return random_packed(PACKED_FORMS[form], ROWS, COLUMNS, torch.Generator().manual_seed(5))
 
 
 def code(codes: Codes, row: int, column: int) -> int:
@@ -78,58 +78,21 @@ def test_elements_follow_the_formula(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", PACKED_FORMS)
-def test_rows_are_gathered_selected_joined_and_moved(form: str) -> None:
-    weight, other = example(form), example(form, rows=2, seed=6)
-    if weight.permutation is not None:
-        other = replace(other, permutation=weight.permutation)
-    if weight.table is not None:
-        other = replace(other, table=weight.table)
+def test_rows_are_gathered_reordered_and_moved(form: str) -> None:
+    weight = example(form)
     whole = torch.empty(ROWS, COLUMNS)
     weight.dequantise(0, ROWS, whole)
     gathered = torch.empty(4, COLUMNS)
     weight.gather(torch.tensor([2, 0, 2, 1]), gathered)
     assert torch.equal(gathered, whole[[2, 0, 2, 1]])
-    selected = torch.empty(2, COLUMNS)
-    weight.select_rows(torch.tensor([1, 0])).dequantise(0, 2, selected)
-    assert torch.equal(selected, whole[[1, 0]])
-
-    joined = concatenate(weight, other)
-    assert joined is not None
-    both = torch.empty(ROWS + 2, COLUMNS)
-    joined.dequantise(0, ROWS + 2, both)
-    assert torch.equal(both[:ROWS], whole)
-    other.dequantise(0, 2, selected)
-    assert torch.equal(both[ROWS:], selected)
+    reordered = torch.empty(ROWS, COLUMNS)
+    weight.reorder_rows(torch.tensor([1, 2, 0]))
+    weight.dequantise(0, ROWS, reordered)
+    assert torch.equal(reordered, whole[[1, 2, 0]])
 
     meta = weight.to(torch.device("meta"))
     assert meta.shape == weight.shape
     assert meta.codes.planes[0].data.device.type == meta.scales.device.type == "meta"
-
-
-def test_only_weights_that_are_packed_alike_are_joined() -> None:
-    """Group size, bits, permutation, and everything else that a kernel is specialised on."""
-    four = example("GPTQ 4 bits")
-    shuffled = replace(four, permutation=torch.arange(COLUMNS).flip(0).int())
-    table = example("IQ4_XS")
-    assert table.table is not None
-    different = [
-        (four, shuffled),
-        (four, four.without_permutation()),
-        (example("Q4_0"), example("Q4_1")),
-        (example("Q4_0"), replace(example("Q4_0"), zero=7)),
-        (example("Q4_0"), replace(example("Q4_0"), scales=example("Q4_0").scales.bfloat16())),
-        (example("Q4_K"), example("Q5_K")),
-        (example("GPTQ 3 bits"), example("GPTQ 2 bits")),
-        (table, replace(table, table=table.table.flip(0))),
-        (example("Q4_0"), Dense(torch.zeros(ROWS, COLUMNS))),
-        (Dense(torch.zeros(2, 4)), Dense(torch.zeros(2, 4).half())),
-    ]
-    for first, second in different:
-        assert concatenate(first, second) is None
-        assert concatenate(second, first) is None
-    joined = concatenate(Dense(torch.zeros(2, 4)), Dense(torch.ones(1, 4)))
-    assert joined is not None
-    assert joined.shape == (3, 4)
 
 
 @given(st.data(), st.sampled_from(sorted(PLANE_BITS)), st.integers(1, 3), st.integers(1, 70))

@@ -31,6 +31,9 @@ _MAX_NAME_BYTES = 65535
 # What a directory entry takes in memory is many times what it takes in the file.
 _MAX_ENTRIES = 1 << 16
 _MAX_ARRAY_ITEMS = 1 << 21
+_MAX_SETTING_ITEMS = 1 << 16
+_MAX_TEXT_BYTES = 1 << 20
+_VOCABULARY = "tokenizer."
 _MIN_METADATA_BYTES = 8 + 4 + 1
 _MIN_TENSOR_BYTES = 8 + 4 + 4 + 8
 
@@ -153,6 +156,11 @@ class GgufMetadata(Mapping[str, object]):
             for _ in range(count):
                 start = position + 8
                 position = start + unpack(buffer, position)[0]
+                if position - start > _MAX_TEXT_BYTES:
+                    raise CheckpointError(
+                        f"{self._file.path}: a text of {key} has {position - start} bytes",
+                        expected=f"at most {_MAX_TEXT_BYTES}",
+                    )
                 strings.append(buffer[start:position].decode())
         except UnicodeDecodeError as error:
             raise CheckpointError(
@@ -232,11 +240,10 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, _Value]:
         if kind == _ARRAY:
             kind = cursor.u32(f"the item type of {key}")
             length = cursor.u64(f"the length of {key}")
+            most = items_left if key.startswith(_VOCABULARY) else min(items_left, _MAX_SETTING_ITEMS)
+            if length > most:
+                raise cursor.damaged(_extent(key, length), expected=f"at most {most}")
             items_left -= length
-            if items_left < 0:
-                raise cursor.damaged(
-                    _extent(key, length), expected=f"at most {_MAX_ARRAY_ITEMS} items in all of its arrays"
-                )
         if kind == _STRING:
             values[key] = _Value(kind, length, cursor.position)
             cursor.need(8 * (1 if length is None else length), _extent(key, length))

@@ -15,11 +15,11 @@ from torch import nn
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
-from pascaline.formats import StoredTensors, StoredWeight, WeightReader
+from pascaline.formats import StoredWeight, WeightReader
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
 from pascaline.models import Decoder, family_of
-from pascaline.weights import Dense, Weight, concatenate
+from pascaline.weights import Dense, Weight
 
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
@@ -72,19 +72,13 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
                 module = _LAYER_PREFIX.sub("", part.name).rpartition(".")[0]
                 heads = family.gguf_interleaved_heads(model.config, module)
             one = reader.locate(family.file_name(checkpoint, part.name), part.shape, heads)
-            joined = _joined(stored[-1][0], one) if stored else None
+            joined = stored[-1][0].joined(one) if stored else None
             if joined is None:
                 stored.append((one, 1))
             else:
                 stored[-1] = joined, stored[-1][1] + 1
         found.append(FoundWeight(slot, stored))
     return found
-
-
-def _joined(first: StoredWeight, second: StoredWeight) -> StoredWeight | None:
-    if isinstance(first, StoredTensors) and isinstance(second, StoredTensors):
-        return first.joined(second)
-    return None
 
 
 def load_weights(
@@ -166,17 +160,13 @@ def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.T
 
 
 def _load(found: FoundWeight, norm_offset: float) -> list[tuple[Weight, int]]:
-    """A slot's weights, as few as their packing allows, each with its number of parts."""
-    loaded: list[tuple[Weight, int]] = []
-    for stored, count in found.stored:
-        weight = stored.load()
-        if found.is_vector and isinstance(weight, Dense):
-            # Norm gains and biases are a few kilobytes: widened once, not at every step.
-            offset = norm_offset if isinstance(found.slot.module, RMSNorm) else 0.0
-            weight = Dense(weight.tensor.float() + offset)
-        joined = concatenate(loaded[-1][0], weight) if loaded else None
-        if joined is None:
-            loaded.append((weight, count))
-        else:
-            loaded[-1] = joined, loaded[-1][1] + count
-    return loaded
+    """A slot's weights, each with its number of parts."""
+    weights = [(stored.load(), count) for stored, count in found.stored]
+    if not found.is_vector:
+        return weights
+    # Norm gains and biases are a few kilobytes: widened once, not at every step.
+    offset = norm_offset if isinstance(found.slot.module, RMSNorm) else 0.0
+    return [
+        (Dense(weight.tensor.float() + offset) if isinstance(weight, Dense) else weight, count)
+        for weight, count in weights
+    ]

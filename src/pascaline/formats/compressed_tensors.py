@@ -13,19 +13,18 @@ Source: the compressed-tensors package's description of its pack-quantized compr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
+from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.formats.format import StoredWeight
 from pascaline.formats.group_order import permutation_of
+from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
 from pascaline.formats.quantization_config import INT32_BITS, entry_of, group_size_of
-from pascaline.formats.word_packing import SCALE_TYPES, tensor_of, unpack_rows
-from pascaline.weights import Packed
-from pascaline.weights.codes import Codes, Plane, packed_bytes
+from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of, unpack_rows
 
 _FORMAT = "pack-quantized"
 _BITS = (4, 8)
@@ -38,7 +37,7 @@ class CompressedTensors:
     def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredWeight | None:
         if f"{module}.weight_packed" not in checkpoint.tensors:
             return None
-        return _Tensors(checkpoint, module, shape).stored()
+        return StoredLinears.of(_Tensors(checkpoint, module, shape))
 
 
 def parse(config: Mapping[str, object]) -> CompressedTensors:
@@ -65,86 +64,74 @@ def parse(config: Mapping[str, object]) -> CompressedTensors:
     return CompressedTensors()
 
 
-class _Tensors:
-    """The tensors of one module, checked against the shape that the model wants."""
-
+class _Tensors(LinearTensors):
     def __init__(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
         self.checkpoint, self.module = checkpoint, module
-        self.rows, self.columns = shape
+        self.rows, columns = shape
         name = f"{module}.weight_packed"
-        packed = checkpoint.tensors[name]
-        self.bits, remainder = divmod(packed.shape[-1] * INT32_BITS if packed.shape else 0, self.columns)
-        if remainder or self.bits not in _BITS:
+        seen = checkpoint.tensors[name].shape
+        bits, remainder = divmod(seen[-1] * INT32_BITS if seen else 0, columns)
+        if remainder or bits not in _BITS:
             raise CheckpointError(
-                f"{checkpoint.path.name}: tensor {name!r} has shape {list(packed.shape)}",
-                expected=f"{self.columns} · bits / 32 columns, bits 4 or 8",
+                f"{checkpoint.path.name}: tensor {name!r} has shape {list(seen)}",
+                expected=f"{columns} · bits / 32 columns, bits 4 or 8",
             )
-        entry_of(checkpoint, name, ("I32",), (self.rows, self.columns * self.bits // INT32_BITS))
-        name = f"{module}.weight_scale"
-        scales = checkpoint.tensors.get(name)
-        self.groups = scales.shape[-1] if scales is not None and scales.shape else 0
-        self.scales = entry_of(checkpoint, name, SCALE_TYPES, (self.rows, self.groups))
-        self.group_size = group_size_of(checkpoint, name, self.columns, self.groups, -1)
-        self.zeros = checkpoint.tensors.get(f"{module}.weight_zero_point")
-        if self.zeros is not None:
-            packed_zeros = self.zeros.type_name != "I8"
-            words = -(-self.rows * self.bits // INT32_BITS) if packed_zeros else self.rows
-            types = ("I32",) if packed_zeros else ("I8",)
-            entry_of(checkpoint, f"{module}.weight_zero_point", types, (words, self.groups))
-        self.has_order = f"{module}.weight_g_idx" in checkpoint.tensors
-        if self.has_order:
-            entry_of(checkpoint, f"{module}.weight_g_idx", ("I32",), (self.columns,))
-
-    def stored(self) -> StoredWeight:
-        names = ["weight_packed", "weight_scale"]
-        resident = self.rows * packed_bytes(self.columns, self.bits) + self.scales.nbytes
-        if self.zeros is not None:
-            names.append("weight_zero_point")
-            resident += self.rows * packed_bytes(self.groups, self.bits)
-        if self.has_order:
-            names.append("weight_g_idx")
-            resident += 4 * self.columns
-        return StoredWeight(
-            self.checkpoint.path.name, tuple(f"{self.module}.{name}" for name in names), resident, self.read
+        entry_of(checkpoint, name, ("I32",), (self.rows, columns * bits // INT32_BITS))
+        names = [name, f"{module}.weight_scale"]
+        scales = checkpoint.tensors.get(names[-1])
+        groups = scales.shape[-1] if scales is not None and scales.shape else 0
+        self._scales = entry_of(checkpoint, names[-1], tuple(SCALE_DTYPES), (self.rows, groups))
+        group_size = group_size_of(checkpoint, names[-1], columns, groups, -1)
+        self._zeros = checkpoint.tensors.get(f"{module}.weight_zero_point")
+        if self._zeros is not None:
+            names.append(f"{module}.weight_zero_point")
+            packed = self._zeros.type_name != "I8"
+            words = -(-self.rows * bits // INT32_BITS) if packed else self.rows
+            entry_of(checkpoint, names[-1], ("I32",) if packed else ("I8",), (words, groups))
+        order = None
+        if f"{module}.weight_g_idx" in checkpoint.tensors:
+            names.append(f"{module}.weight_g_idx")
+            entry_of(checkpoint, names[-1], ("I32",), (columns,))
+            order = permutation_of(checkpoint, names[-1], columns, group_size)
+        self.names = tuple(names)
+        self.form = LinearForm(
+            columns,
+            bits,
+            group_size,
+            SCALE_DTYPES[self._scales.type_name],
+            zero=1 << (bits - 1) if self._zeros is None else 0,
+            has_zeros=self._zeros is not None,
+            symmetric=False,
+            order=order,
         )
 
-    def read(self) -> Packed:
-        words = self._words("weight_packed", (self.rows, -1))
-        permutation = None
-        if self.has_order:
-            permutation = permutation_of(
-                self.checkpoint, f"{self.module}.weight_g_idx", self.columns, self.group_size
-            )
-        codes = Codes(self.columns, (Plane(self.bits, 8 // self.bits, words.view(torch.uint8)),))
-        if permutation is None:
-            codes = codes.over(torch.clone)
-        else:
-            codes = Codes.pack(codes.unpack()[:, permutation], self.bits)
-        return Packed(
-            codes,
-            self.group_size,
-            self.group_size,
-            tensor_of(
-                self.checkpoint.read(f"{self.module}.weight_scale"), self.scales.type_name, self.scales.shape
-            ).clone(),
-            zero=1 << (self.bits - 1) if self.zeros is None else 0,
-            zeros=None if self.zeros is None else self._zeros(self.zeros),
-            permutation=None if permutation is None else permutation.int(),
-        )
+    def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
+        words, bits = self._words("weight_packed", (self.rows, -1)), self.form.bits
+        if self.form.order is None:
+            planes[0].view(torch.int32).copy_(words)
+            return
+        order = torch.tensor(self.form.order)
+        for start in range(0, self.rows, TILE_OUTPUTS):
+            tile = slice(start, start + TILE_OUTPUTS)
+            values = unpack_rows(words[tile].t(), bits)
+            pack_columns(values.index_select(0, order), bits, [plane[tile] for plane in planes])
 
-    def _zeros(self, entry: TensorEntry) -> Codes:
-        name = f"{self.module}.weight_zero_point"
-        if entry.type_name == "I32":
-            stored = unpack_rows(self._words("weight_zero_point", (-1, self.groups)), self.bits)
-            return Codes.pack(stored[: self.rows], self.bits)
-        half = 1 << (self.bits - 1)
-        signed = tensor_of(self.checkpoint.read(name), "I8", entry.shape).short()
+    def scales(self) -> torch.Tensor:
+        data = self.checkpoint.read(f"{self.module}.weight_scale")
+        return tensor_of(data, self._scales.type_name, self._scales.shape)
+
+    def zeros(self) -> torch.Tensor:
+        bits = self.form.bits
+        if self._zeros is None or self._zeros.type_name == "I32":
+            return unpack_rows(self._words("weight_zero_point", (-1, self.form.groups)), bits)[: self.rows]
+        name, half = f"{self.module}.weight_zero_point", 1 << (bits - 1)
+        signed = tensor_of(self.checkpoint.read(name), "I8", self._zeros.shape).short()
         if signed.min() < -half or signed.max() >= half:
             raise CheckpointError(
                 f"{self.checkpoint.path.name}: tensor {name!r} is {signed.min()} to {signed.max()}",
-                expected=f"{self.bits}-bit integers, from {-half} to {half - 1}",
+                expected=f"{bits}-bit integers, from {-half} to {half - 1}",
             )
-        return Codes.pack(signed + half, self.bits)
+        return (signed + half).to(torch.uint8)
 
     def _words(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         return tensor_of(self.checkpoint.read(f"{self.module}.{name}"), "I32", shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,14 +49,14 @@ class Format:
 
 
 @dataclass(frozen=True)
-class StoredWeight:
+class StoredWeight(ABC):
     """One weight of a model where its checkpoint keeps it, found and checked but not read.
 
     Parameters
     ----------
     file : the checkpoint's name, for messages.
     names : the checkpoint's tensors that it is made of.
-    resident_bytes : what `load()` keeps in memory; at most, where act-order is folded away.
+    resident_bytes : what `load()` keeps in memory.
     read : reads and packs it; what it returns owns its memory.
     """
 
@@ -79,6 +80,10 @@ class StoredWeight:
             )
         return weight
 
+    @abstractmethod
+    def joined(self, other: StoredWeight) -> StoredWeight | None:
+        """This weight's rows, then the other's, read as one; None where they are stored differently."""
+
 
 @dataclass(frozen=True)
 class StoredTensors(StoredWeight):
@@ -95,9 +100,10 @@ class StoredTensors(StoredWeight):
         rows = sum(part.shape[0] if len(part.shape) == 2 else 1 for part in parts)
         return cls(file, names, rows * row_bytes, lambda: item.load(parts), item, parts)
 
-    def joined(self, other: StoredTensors) -> StoredTensors | None:
-        """This weight's rows, then the other's, read as one; None where they are stored differently."""
-        if self.format is not other.format or self.parts[0].shape[1:] != other.parts[0].shape[1:]:
+    def joined(self, other: StoredWeight) -> StoredTensors | None:
+        if not isinstance(other, StoredTensors) or self.format is not other.format:
+            return None
+        if self.parts[0].shape[1:] != other.parts[0].shape[1:]:
             return None
         return self.of(self.file, self.names + other.names, self.format, self.parts + other.parts)
 

@@ -14,7 +14,7 @@ GPTQModel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats.format import StoredWeight
 from pascaline.formats.group_order import permutation_of
+from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
 from pascaline.formats.quantization_config import (
     INT32_BITS,
     entry_of,
@@ -31,9 +32,7 @@ from pascaline.formats.quantization_config import (
     one_of,
     whole_number,
 )
-from pascaline.formats.word_packing import SCALE_TYPES, tensor_of, transposed, transposed_codes, unpack_rows
-from pascaline.weights import Packed
-from pascaline.weights.codes import Codes, packed_bytes
+from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of, unpack_rows
 
 BITS = (2, 3, 4, 8)
 
@@ -54,7 +53,7 @@ class Gptq:
     def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredWeight | None:
         if f"{module}.qweight" not in checkpoint.tensors:
             return None
-        return _Tensors(self, checkpoint, module, shape).stored()
+        return StoredLinears.of(_Tensors(self, checkpoint, module, shape))
 
 
 def parse(config: Mapping[str, object]) -> Gptq:
@@ -75,94 +74,75 @@ def parse(config: Mapping[str, object]) -> Gptq:
     )
 
 
-class _Tensors:
-    """The tensors of one module, checked against the shape that the model wants."""
-
+class _Tensors(LinearTensors):
     def __init__(self, scheme: Gptq, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
-        self.scheme, self.checkpoint, self.module = scheme, checkpoint, module
-        self.rows, self.columns = shape
+        self.checkpoint, self.module = checkpoint, module
+        self.rows, columns = shape
         name = f"{module}.qweight"
-        words, remainder = divmod(
-            checkpoint.tensors[name].shape[0] * INT32_BITS if checkpoint.tensors[name].shape else 0,
-            self.columns,
-        )
-        if remainder or words not in BITS:
+        seen = checkpoint.tensors[name].shape
+        bits, remainder = divmod(seen[0] * INT32_BITS if seen else 0, columns)
+        if remainder or bits not in BITS:
             raise CheckpointError(
-                f"{checkpoint.path.name}: tensor {name!r} has shape {list(checkpoint.tensors[name].shape)}",
-                expected=f"{self.columns} · bits / 32 rows, bits one of {', '.join(map(str, BITS))}",
+                f"{checkpoint.path.name}: tensor {name!r} has shape {list(seen)}",
+                expected=f"{columns} · bits / 32 rows, bits one of {', '.join(map(str, BITS))}",
             )
-        self.bits = words
-        if self.rows * self.bits % INT32_BITS or self.columns * self.bits % INT32_BITS:
+        if self.rows * bits % INT32_BITS or columns * bits % INT32_BITS:
             raise UnsupportedError(
-                f"{checkpoint.path.name}: {name!r} of {self.columns} inputs and {self.rows} outputs does "
-                f"not fill its words with {self.bits} bits"
+                f"{checkpoint.path.name}: {name!r} of {columns} inputs and {self.rows} outputs does "
+                f"not fill its words with {bits} bits"
             )
-        entry_of(checkpoint, name, ("I32",), (self.columns * self.bits // INT32_BITS, self.rows))
+        entry_of(checkpoint, name, ("I32",), (columns * bits // INT32_BITS, self.rows))
         scales = checkpoint.tensors.get(f"{module}.scales")
-        self.groups = scales.shape[0] if scales is not None and scales.shape else 0
-        self.scales = entry_of(checkpoint, f"{module}.scales", SCALE_TYPES, (self.groups, self.rows))
-        self.group_size = group_size_of(
-            checkpoint, f"{module}.scales", self.columns, self.groups, scheme.group_size
-        )
-        entry_of(checkpoint, f"{module}.qzeros", ("I32",), (self.groups, self.rows * self.bits // INT32_BITS))
-        self.has_order = f"{module}.g_idx" in checkpoint.tensors
-        if self.has_order:
-            entry_of(checkpoint, f"{module}.g_idx", ("I32",), (self.columns,))
-        elif scheme.act_order and self.groups > 1:
+        groups = scales.shape[0] if scales is not None and scales.shape else 0
+        self._scales = entry_of(checkpoint, f"{module}.scales", tuple(SCALE_DTYPES), (groups, self.rows))
+        group_size = group_size_of(checkpoint, f"{module}.scales", columns, groups, scheme.group_size)
+        entry_of(checkpoint, f"{module}.qzeros", ("I32",), (groups, self.rows * bits // INT32_BITS))
+        names = [name, f"{module}.scales", f"{module}.qzeros"]
+        order = None
+        if f"{module}.g_idx" in checkpoint.tensors:
+            names.append(f"{module}.g_idx")
+            entry_of(checkpoint, names[-1], ("I32",), (columns,))
+            order = permutation_of(checkpoint, names[-1], columns, group_size)
+        elif scheme.act_order and groups > 1:
             raise CheckpointError(
                 f"{checkpoint.path.name} has no tensor {module + '.g_idx'!r}",
                 expected="the group of each input, since quantization_config.desc_act is true",
             )
-
-    def stored(self) -> StoredWeight:
-        names = ["qweight", "scales", "qzeros", *(["g_idx"] if self.has_order else [])]
-        resident = self.rows * (
-            packed_bytes(self.columns, self.bits)
-            + self.groups * (self.scales.nbytes // (self.groups * self.rows))
-        )
-        if not self.scheme.symmetric:
-            resident += self.rows * packed_bytes(self.groups, self.bits)
-        if self.scheme.act_order and self.groups > 1:
-            resident += 4 * self.columns
-        return StoredWeight(
-            self.checkpoint.path.name, tuple(f"{self.module}.{name}" for name in names), resident, self.read
+        self.names = tuple(names)
+        self.form = LinearForm(
+            columns,
+            bits,
+            group_size,
+            SCALE_DTYPES[self._scales.type_name],
+            zero=scheme.zero_offset,
+            has_zeros=True,
+            symmetric=scheme.symmetric,
+            order=order,
         )
 
-    def read(self) -> Packed:
-        words = self._words("qweight", (-1, self.rows))
-        permutation = None
-        if self.has_order:
-            permutation = permutation_of(
-                self.checkpoint, f"{self.module}.g_idx", self.columns, self.group_size
+    def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
+        words, bits = self._words("qweight", (-1, self.rows)), self.form.bits
+        if self.form.order is None and bits != 3:
+            # No field crosses a word: whole words change places, and nothing is unpacked.
+            planes[0].view(torch.int32).copy_(words.t())
+            return
+        order = None if self.form.order is None else torch.tensor(self.form.order)
+        for start in range(0, self.rows, TILE_OUTPUTS):
+            tile = slice(start, start + TILE_OUTPUTS)
+            values = unpack_rows(words[:, tile], bits)
+            pack_columns(
+                values if order is None else values.index_select(0, order),
+                bits,
+                [plane[tile] for plane in planes],
             )
-        if permutation is None and self.bits != 3:
-            codes = transposed_codes(words, self.bits)
-        else:
-            values = unpack_rows(words, self.bits)
-            codes = Codes.pack((values if permutation is None else values[permutation]).t(), self.bits)
-        scales = tensor_of(
-            self.checkpoint.read(f"{self.module}.scales"), self.scales.type_name, self.scales.shape
-        )
-        zero, zeros = self._zeros()
-        return Packed(
-            codes,
-            self.group_size,
-            self.group_size,
-            transposed(scales),
-            zero=zero,
-            zeros=zeros,
-            permutation=None if permutation is None else permutation.int(),
-        )
+
+    def scales(self) -> torch.Tensor:
+        data = self.checkpoint.read(f"{self.module}.scales")
+        return tensor_of(data, self._scales.type_name, self._scales.shape).t()
+
+    def zeros(self) -> torch.Tensor:
+        words = self._words("qzeros", (self.form.groups, -1))
+        return unpack_rows(words.t().contiguous(), self.form.bits)
 
     def _words(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         return tensor_of(self.checkpoint.read(f"{self.module}.{name}"), "I32", shape)
-
-    def _zeros(self) -> tuple[int, Codes | None]:
-        """The zero of all groups, or what each group's adds to it."""
-        words = self._words("qzeros", (self.groups, -1))
-        zeros = unpack_rows(transposed(words), self.bits)
-        offset = self.scheme.zero_offset
-        first = int(zeros[0, 0])
-        if self.scheme.symmetric and bool((zeros == first).all()):
-            return first + offset, None
-        return offset, Codes.pack(zeros, self.bits)

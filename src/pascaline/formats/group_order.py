@@ -9,8 +9,10 @@ from pascaline.core.errors import CheckpointError
 from pascaline.formats.word_packing import tensor_of
 
 
-def permutation_of(checkpoint: Checkpoint, name: str, columns: int, group_size: int) -> torch.Tensor | None:
-    """Input features in the order of their groups, (K,) int64; None where that is their own order.
+def permutation_of(
+    checkpoint: Checkpoint, name: str, columns: int, group_size: int
+) -> tuple[int, ...] | None:
+    """Input features in the order of their groups; None where that is their own order.
 
     `name` is an int32 tensor (K,) of the directory.
 
@@ -29,4 +31,4 @@ def permutation_of(checkpoint: Checkpoint, name: str, columns: int, group_size: 
             f"of {group_size}",
             remedy="Fetch the file again, or quantise the model again",
         )
-    return permutation
+    return tuple(permutation.tolist())

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy
 import torch
 
-from pascaline.weights.codes import Codes, Plane
+from pascaline.weights.codes import PLANE_BITS
 
-SCALE_TYPES = ("F16", "BF16", "F32")
+SCALE_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+TILE_OUTPUTS = 256
+"""Output features that are taken apart at once: a few MiB, however large the weight."""
+
 _ALIGNMENT = 8
-_DTYPES = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "I32": torch.int32,
-    "I8": torch.int8,
-}
+_DTYPES = SCALE_DTYPES | {"I32": torch.int32, "I8": torch.int8}
 
 
 def tensor_of(data: memoryview, type_name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -24,11 +23,6 @@ def tensor_of(data: memoryview, type_name: str, shape: tuple[int, ...]) -> torch
     if raw.ctypes.data % _ALIGNMENT:
         raw = raw.copy()
     return torch.from_numpy(raw).view(_DTYPES[type_name]).reshape(shape)
-
-
-def transposed(tensor: torch.Tensor) -> torch.Tensor:
-    """A transposed copy: `contiguous()` would hand a tensor of one row through, file and all."""
-    return tensor.t().clone(memory_format=torch.contiguous_format)
 
 
 def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
@@ -51,10 +45,18 @@ def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
     return rows.flatten(0, 1)
 
 
-def transposed_codes(words: torch.Tensor, bits: int) -> Codes:
-    """(K · bits / 32, N) int32, a bit stream down each column -> codes (N, K), for 2, 4 and 8 bits.
+def pack_columns(values: torch.Tensor, bits: int, planes: Sequence[torch.Tensor]) -> None:
+    """Codes (K, N) uint8, a row an input feature, to planes (N, bytes): a bit stream along each row.
 
-    No field crosses a word, so that whole words change places and nothing is unpacked.
+    K is a multiple of 8, so that rows end with bytes.
     """
-    rows = transposed(words).view(torch.uint8)
-    return Codes(words.shape[0] * 32 // bits, (Plane(bits, 8 // bits, rows),))
+    start = 0
+    for plane_bits, plane in zip(PLANE_BITS[bits], planes, strict=True):
+        count, mask = 8 // plane_bits, (1 << plane_bits) - 1
+        fields = values if plane_bits == bits else (values >> start) & mask
+        fields = fields.view(-1, count, values.shape[1])
+        packed = fields[:, 0]
+        for field in range(1, count):
+            packed = packed | (fields[:, field] << field * plane_bits)
+        plane.copy_(packed.t())
+        start += plane_bits

@@ -81,10 +81,10 @@ class MergedLinear(Layer):
         """Put the rows of every part into another order, (rows of a part,) int64; parts are of one size."""
         for piece in self._pieces:
             starts = torch.arange(len(piece.rows), device=order.device) * len(order)
-            piece.weight = piece.weight.select_rows((starts[:, None] + order).flatten())
+            piece.weight.reorder_rows((starts[:, None] + order).flatten())
         if self._bias is not None:
             starts = torch.arange(len(self._rows), device=order.device) * len(order)
-            self._bias = self._bias.select_rows((starts[:, None] + order).flatten())
+            self._bias.reorder_rows((starts[:, None] + order).flatten())
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(T, in_features) -> each part's (T, rows), fp32; views of a shared output where merged."""

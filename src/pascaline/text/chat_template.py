@@ -10,7 +10,7 @@ from pascaline.core.errors import ConfigError, UnsupportedError
 from pascaline.text.template_meter import AllowanceSpent, metered
 from pascaline.text.template_sandbox import TemplateEnvironment
 
-BASE_ALLOWANCE = 1 << 25
+BASE_ALLOWANCE = 1 << 24
 ALLOWANCE_PER_CHARACTER = 64
 
 Message = Mapping[str, object]
@@ -20,8 +20,8 @@ class ChatTemplate:
     """A model's Jinja chat template, compiled once; `render` may be called from any thread.
 
     Templates come with downloaded models and are not trusted. They run in a sandbox without Python's
-    internals, and on an allowance: 32 Mi characters' worth of work (a loop round counts as 64) and 64
-    more for every character of the conversation, which a few seconds use up. Output and everything made
+    internals, and on an allowance: 16 Mi characters' worth of work (a loop round counts as 64) and 64
+    more for every character of the conversation, which two seconds use up. Output and everything made
     on the way to it are paid from it, and `range` stops at 100 000; see `template_sandbox`.
 
     Parameters

@@ -2,7 +2,8 @@
 
 SentencePiece joins, again and again, the two neighbours whose joined piece has the best score, the
 leftmost such pair among equals. A list of merges says the same when every way to split a piece into two
-pieces becomes one merge, best piece first. (Where two splits of the same piece overlap in a text, such as
+pieces becomes one merge, best piece first: every character of a piece is a piece too, its trainer sees to
+that. (Where two splits of the same piece overlap in a text, such as
 a·aa and aa·a in "aaaa", SentencePiece takes the leftmost and a list the first; no text is known on which
 a trained vocabulary shows the difference.)
 

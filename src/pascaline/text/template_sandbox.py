@@ -4,10 +4,11 @@ Jinja's immutable sandbox keeps templates away from Python's internals. It bound
 memory, so a meter does: every loop round, call and operator spends from one allowance, in characters.
 What an operation may produce is worked out and spent *before* it runs.
 
-- A loop round, a call, an operator and an element that is looked into cost 64 each, a character 1.
+- A loop round, a call, an operator and an element that is looked into cost 64 each, a character 1; a
+  round, and a call of a macro or block, 8 more for each node of its body.
 - Nested values are walked before they are turned into text or compared, because a small value that
   holds itself many times over can spell an enormous text.
-- `range` stops at 100 000 (Jinja's own limit), numbers at 4096 bits, a template's source at 1 MiB.
+- `range` stops at 100 000 (Jinja's own limit), numbers at 4096 bits, a template's source at 128 KiB.
 - Filters and methods whose cost is not understood here are left out; templates in the field use none.
 
 A template is rewritten after parsing, so that loops, comparisons, slices and `~`, which Jinja compiles
@@ -42,8 +43,9 @@ from pascaline.text.template_meter import (
     spend_on,
 )
 
+NODE_COST = 8
 MAX_NUMBER_BITS = 4096
-MAX_SOURCE_CHARACTERS = 1 << 20
+MAX_SOURCE_CHARACTERS = 1 << 17
 MAX_INDENT = 64
 MAX_DECIMALS = 300
 
@@ -68,6 +70,11 @@ def _looked_into(value: Any) -> Any:
 
 def _sliced(value: Any) -> Any:
     spend(STEP_COST + own_size(value))
+    return value
+
+
+def _paid(value: Any, cost: int) -> Any:
+    spend(cost)
     return value
 
 
@@ -192,8 +199,28 @@ class _MeterEverything(NodeTransformer):
     """Sends what Jinja would compile to bare Python through the meter."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - named by Jinja
-        self.generic_visit(node)
+        self._meter_body(node, [])
         node.iter = _filter(node.iter, "metered_loop")
+        if node.test is not None:
+            node.test = _sized(node.test, [node.test])
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+        return self._meter_body(node, node.defaults)
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
+        return self._meter_body(node, node.defaults)
+
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
+        return self._meter_body(node, [])
+
+    def _meter_body(
+        self, node: nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block, defaults: Sequence[nodes.Node]
+    ) -> nodes.Node:
+        """What may run many times pays for its size, because not every node is metered on its own."""
+        paid = _sized(nodes.Const(None), [*node.body, *defaults])
+        self.generic_visit(node)
+        node.body.insert(0, nodes.ExprStmt(paid, lineno=node.lineno))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
@@ -221,6 +248,18 @@ def _filter(node: nodes.Node, name: str) -> nodes.Expr:
     if isinstance(node, nodes.Const):
         return node
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _sized(expression: nodes.Node, run: Sequence[nodes.Node]) -> nodes.Expr:
+    """The expression, which pays for one run of the nodes `run`; loops and macros in them pay themselves."""
+    count, stack = 0, list(run)
+    while stack:
+        node = stack.pop()
+        count += 1
+        repeated = isinstance(node, nodes.For | nodes.Macro | nodes.CallBlock | nodes.Block)
+        stack.extend(node.iter_child_nodes(exclude=("body",) if repeated else ()))
+    size = nodes.Const(NODE_COST * count)
+    return nodes.Filter(expression, "metered_size", [size], [], None, None, lineno=expression.lineno)
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
@@ -251,6 +290,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             "metered_concat": _concatenated,
             "metered_look": _looked_into,
             "metered_loop": counted,
+            "metered_size": _paid,
             "metered_slice": _sliced,
         }
         tests: dict[str, Any] = self.tests

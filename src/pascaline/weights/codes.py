@@ -109,11 +109,6 @@ class Codes:
         return len(self.planes[0].data)
 
     @property
-    def layout(self) -> tuple[object, ...]:
-        """What two arrays must share to be one below the other."""
-        return (self.columns, *((plane.bits, plane.run, plane.data.dtype) for plane in self.planes))
-
-    @property
     def resident_bytes(self) -> int:
         return sum(plane.data.numel() for plane in self.planes)
 

@@ -31,17 +31,11 @@ class Dense:
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
         """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
-        out.copy_(self.tensor[rows])
+        out.copy_(self.tensor.index_select(0, rows))
 
-    def select_rows(self, rows: torch.Tensor) -> Dense:
-        """The same weight with its rows in another order."""
-        return Dense(self.tensor[rows])
-
-    def concatenate(self, other: Dense) -> Dense | None:
-        """This weight's rows, then the other's; None when their dtypes differ."""
-        if self.tensor.dtype != other.tensor.dtype or self.shape[1:] != other.shape[1:]:
-            return None
-        return Dense(torch.cat((self.tensor, other.tensor)))
+    def reorder_rows(self, order: torch.Tensor) -> None:
+        """Put the rows into another order, in place: row i becomes what was row order[i]."""
+        self.tensor.copy_(self.tensor.index_select(0, order))
 
     def to(self, device: torch.device) -> Dense:
         return Dense(self.tensor.to(device))

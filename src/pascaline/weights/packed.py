@@ -139,25 +139,15 @@ class Packed:
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
         """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
-        self._rows(lambda tensor: tensor[rows])._expand(out)
+        self._rows(lambda tensor: tensor.index_select(0, rows))._expand(out)
 
-    def select_rows(self, rows: torch.Tensor) -> Packed:
-        """The same weight with its rows in another order."""
-        return self._rows(lambda tensor: tensor[rows])
+    def reorder_rows(self, order: torch.Tensor) -> None:
+        """Put the rows into another order, in place: row i becomes what was row order[i]."""
+        self._rows(lambda tensor: tensor.copy_(tensor.index_select(0, order)))
 
     def without_permutation(self) -> Packed:
         """What is stored, for an input whose features are in stored order already."""
         return replace(self, permutation=None)
-
-    def concatenate(self, other: Packed) -> Packed | None:
-        """This weight's rows, then the other's; None when they are packed differently."""
-        if self._layout() != other._layout():
-            return None
-        for mine, its in ((self.table, other.table), (self.permutation, other.permutation)):
-            if mine is not None and its is not None and not torch.equal(mine, its):
-                return None
-        others = iter(other._row_tensors())
-        return self._rows(lambda tensor: torch.cat((tensor, next(others))))
 
     def to(self, device: torch.device) -> Packed:
         if self.scales.device == device:
@@ -168,28 +158,6 @@ class Packed:
             table=None if self.table is None else self.table.to(device),
             permutation=None if self.permutation is None else self.permutation.to(device),
         )
-
-    def _layout(self) -> tuple[object, ...]:
-        return (
-            *(self.group_size, self.super_size, self.group_scale_zero, self.zero),
-            *(
-                None if codes is None else codes.layout
-                for codes in (self.codes, self.group_scales, self.group_offsets, self.zeros)
-            ),
-            *(None if tensor is None else tensor.dtype for tensor in (self.scales, self.offsets)),
-            *(tensor is None for tensor in (self.table, self.permutation)),
-        )
-
-    def _row_tensors(self) -> list[torch.Tensor]:
-        """Every tensor with a row for each row of the weight, in the order that `_rows` visits them."""
-        seen: list[torch.Tensor] = []
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            seen.append(tensor)
-            return tensor
-
-        self._rows(note)
-        return seen
 
     def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packed:
         """The weight with `change` done to each tensor that has its rows."""
