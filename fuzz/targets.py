@@ -56,7 +56,7 @@ class Target:
     read: Callable[[bytes, Path], None]
 
 
-def _read_model(checkpoint: Checkpoint) -> None:
+def read_model(checkpoint: Checkpoint) -> None:
     """As the engine starts, without its pages."""
     config = read_config(checkpoint.hf_config, checkpoint.container)
     launcher = Launcher(Policy(Chip(_CPU), KERNELS))
@@ -81,7 +81,7 @@ def _read_gguf(data: bytes, folder: Path) -> None:
     checkpoint = open_checkpoint(path)
     try:
         source = checkpoint.tokenizer_source() if b"tokenizer.ggml.tokens" in data else None
-        _read_model(checkpoint)
+        read_model(checkpoint)
     finally:
         checkpoint.close()
     if source is not None:
@@ -131,7 +131,7 @@ def _read_folder(data: bytes, folder: Path) -> None:
     try:
         if checkpoint.chat_template is not None:
             ChatTemplate(checkpoint.chat_template, None, None)
-        _read_model(checkpoint)
+        read_model(checkpoint)
         checkpoint.tokenizer_source()
     finally:
         checkpoint.close()

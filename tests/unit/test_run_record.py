@@ -87,7 +87,7 @@ def test_wrong_fields_are_refused_by_name(tmp_path: Path, change: dict[str, obje
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is not a run record"), (b"\xff\xfe", "is not a run record"), (b"[1]", "schema None")],
+    [(b"", "is not a run record"), (b"\xff\xfe", "is not a run record"), (b"[1]", "is not a run record")],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "record.json"

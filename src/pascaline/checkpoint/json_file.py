@@ -10,7 +10,7 @@ from pascaline.core.errors import CheckpointError
 MAX_TEXT_BYTES = 16 << 20
 """The index of a model of 10^12 parameters has 14 MiB."""
 
-_MAX_ITEMS = 1 << 20
+_MAX_ITEMS = 1 << 19
 _MAX_DEPTH = 64
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TypeGuard
 
 from pascaline.checkpoint.checkpoint import TensorEntry
-from pascaline.checkpoint.json_file import MAX_TEXT_BYTES, parse_json
+from pascaline.checkpoint.json_file import parse_json
 from pascaline.checkpoint.mapped_file import MappedFile
 from pascaline.checkpoint.pickled import is_pickled, pickled
 from pascaline.core.errors import CheckpointError, UnsupportedError
 
 _LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 8 << 20
+_MAX_NAME_CHARACTERS = 65535
 _MAX_AXES = 16
 _MAX_SIZE = 1 << 64
 _ELEMENT_BYTES = {
@@ -100,7 +102,7 @@ class SafetensorsFile:
     def _read_header(self) -> tuple[dict[str, object], int]:
         nbytes = self._file.nbytes
         length = int.from_bytes(self._file.buffer[:_LENGTH_BYTES], "little")
-        if nbytes < _LENGTH_BYTES or not 2 <= length <= min(nbytes - _LENGTH_BYTES, MAX_TEXT_BYTES):
+        if nbytes < _LENGTH_BYTES or not 2 <= length <= min(nbytes - _LENGTH_BYTES, _MAX_HEADER_BYTES):
             if is_pickled(self._file.buffer[:_LENGTH_BYTES]):
                 raise pickled(self.path)
             raise self._damaged(f"a header of {length} bytes in a file of {nbytes}")
@@ -114,6 +116,8 @@ class SafetensorsFile:
         return header, data_start
 
     def _add(self, name: str, fields: object, data_start: int) -> None:
+        if len(name) > _MAX_NAME_CHARACTERS:
+            raise self._damaged(f"a tensor's name has {len(name)} characters")
         if not isinstance(fields, dict):
             raise self._damaged(f"the header's entry of {name} is {reprlib.repr(fields)}")
         dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))

@@ -14,6 +14,7 @@ from pascaline.core.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_MAX_END_TOKENS = 1024
 # Where AutoGPTQ and AutoAWQ wrote it before config.json had a place for it.
 _OLDER_QUANTIZATION_CONFIGS = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 
@@ -100,6 +101,10 @@ def _read_config(folder: Path) -> dict[str, object]:
     merged: dict[str, object] = {}
     for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
         ids = value if isinstance(value, list) else [] if value is None else [value]
+        if len(ids) > _MAX_END_TOKENS:
+            raise CheckpointError(
+                f"{folder}: eos_token_id lists {len(ids)} tokens", expected=f"at most {_MAX_END_TOKENS}"
+            )
         merged |= {repr(item): item for item in ids}  # what is no number is for `parse_model_config` to name
     return config | {"eos_token_id": list(merged.values())}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -23,9 +22,6 @@ from pascaline.weights import Dense, Weight
 
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
-
-LOADING_THREADS = 2
-"""Layers that are loaded at once: more than two wait for memory, and each holds its own copy."""
 
 GGUF_ROPE_FACTORS = "rope_freqs.weight"
 _LAYER_PREFIX = re.compile(r"^model\.layers\.\d+\.")
@@ -88,42 +84,28 @@ def load_weights(
     device: torch.device,
     report: ProgressCallback,
 ) -> int:
-    """Fill all slots, layers side by side; returns the bytes that the weights keep resident."""
+    """Fill all slots, layer by layer; returns the bytes that the weights keep resident."""
     family = family_of(model.config)
     norm_offset = 0.0 if checkpoint.container == "gguf" else family.norm_offset
-    remaining = iter(weights)
-    units = [
-        (unit, [found for _, found in zip(unit.weight_slots(), remaining, strict=False)])
-        for unit in _units(model)
-    ]
-
-    def load(unit: Layer, places: list[FoundWeight]) -> int:
-        for found in places:
-            found.slot.fill([(weight.to(device), count) for weight, count in _load(found, norm_offset)])
-            for name in found.names:
-                checkpoint.release(name)
-        unit.settle()
-        return sum(checkpoint.tensors[name].nbytes for found in places for name in found.names)
-
     total = sum(checkpoint.tensors[name].nbytes for found in weights for name in found.names)
+    remaining = iter(weights)
     with (
         Stage(report, "loading weights", total, "bytes", total / EXPECTED_BYTES_PER_S) as stage,
         _single_threaded_operations(),
-        ThreadPoolExecutor(LOADING_THREADS) as pool,
     ):
-        tasks = [pool.submit(load, unit, places) for unit, places in units]
-        try:
-            for task in as_completed(tasks):
-                stage.advance(task.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for unit in _units(model):
+            for _, found in zip(unit.weight_slots(), remaining, strict=False):
+                found.slot.fill([(weight.to(device), count) for weight, count in _load(found, norm_offset)])
+                for name in found.names:
+                    checkpoint.release(name)
+                    stage.advance(checkpoint.tensors[name].nbytes)
+            unit.settle()
     return model.resident_bytes()
 
 
 @contextmanager
 def _single_threaded_operations() -> Iterator[None]:
-    """Torch's operations on one thread each, while whole layers are loaded side by side."""
+    """Torch's operations on one thread each: they copy, and wait for memory and not for arithmetic."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -133,7 +115,7 @@ def _single_threaded_operations() -> Iterator[None]:
 
 
 def _units(model: Decoder) -> Iterator[Layer]:
-    """Embedding, each decoder layer, norm and head: what one thread loads and settles."""
+    """Embedding, each decoder layer, norm and head: what is settled before the next is loaded."""
     for child in model.children():
         yield from cast(Iterable[Layer], child if isinstance(child, nn.ModuleList) else [child])
 

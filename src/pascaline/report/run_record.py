@@ -14,7 +14,8 @@ import msgspec
 from pascaline.core.errors import CheckpointError
 from pascaline.core.files import write_atomically
 
-_MAX_BYTES = 256 << 20
+_MAX_BYTES = 64 << 20
+_MAX_LISTS = 1 << 20
 SCHEMA = 1
 """Raised when a reader of the old form could misunderstand the new one."""
 
@@ -108,6 +109,12 @@ class RunRecord(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     notes: list[str] = []
 
 
+class _Head(msgspec.Struct):
+    """What tells the schema of any record, past or to come."""
+
+    schema: object = None
+
+
 def to_json(record: RunRecord) -> bytes:
     """The record as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2)
@@ -130,8 +137,9 @@ def read_record(path: Path) -> RunRecord:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", expected="a run record")
-        head = msgspec.json.decode(data)
-        schema = head.get("schema") if isinstance(head, dict) else None
+        if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
+            raise CheckpointError(f"{path} holds more lists than any run has", expected="a run record")
+        schema = msgspec.json.decode(data, type=_Head).schema
         if schema != SCHEMA:
             raise CheckpointError(f"{path}: a record of schema {schema!r}", expected=f"schema {SCHEMA}")
         return msgspec.json.decode(data, type=RunRecord)
