@@ -41,14 +41,14 @@ class Oracle:
         self.accepted = 0
         self.refused = 0
 
-    def check(self, read: Callable[[bytes], None], data: bytes) -> Finding | None:
-        """None where the input was read, or refused as it should be."""
+    def check(self, read: Callable[[], object], nbytes: int) -> Finding | None:
+        """None where an input of so many bytes was read, or refused as it should be."""
         os.write(self._marks, b"5")
         resident = _resident_bytes()
         began = time.thread_time()
         problem: Finding | None = None
         try:
-            read(data)
+            read()
             self.accepted += 1
         except self._expected as error:
             self.refused += 1
@@ -62,8 +62,8 @@ class Oracle:
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident
         if took > MAX_SECONDS:
             return Finding("slow", "", f"{took:.2f} s")
-        if grown > MAX_EXTRA_BYTES + 1.1 * len(data):
-            return Finding("memory", "", f"{grown >> 20} MiB for {len(data)} bytes")
+        if grown > MAX_EXTRA_BYTES + 1.1 * nbytes:
+            return Finding("memory", "", f"{grown >> 20} MiB for {nbytes} bytes")
         return problem
 
 

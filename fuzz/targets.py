@@ -188,7 +188,8 @@ def _read_quantised(data: bytes, _: Path) -> None:
 
 
 def _read_vocabulary(data: bytes, _: Path) -> None:
-    metadata = _json(data)
+    # The texts of a GGUF are UTF-8, or it is refused before.
+    metadata = _json(json.dumps(_json(data), ensure_ascii=False).encode("utf-8", "replace"))
     if isinstance(metadata, dict):
         _use_tokenizer(TokenizerSource(None, metadata, None, None))
 

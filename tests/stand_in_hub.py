@@ -70,7 +70,9 @@ class StandInHub:
     hold_after: int | None = None
     announced_extra: int = 0
     corrupt: bool = False
+    corrupt_small: bool = False
     sizes: bool = True
+    answers_head: bool = True
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
@@ -115,7 +117,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
         )
         kind = "api" if path.startswith("/api/") else "file"
-        if self.state.refuse.get(kind):
+        if self.command == "HEAD" and not self.state.answers_head:
+            self._answer(405, b"")
+        elif self.state.refuse.get(kind):
             code, headers = self.state.refuse[kind].pop(0)
             self._answer(code, b"", headers)
         elif path.startswith("/cdn/"):
@@ -189,7 +193,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 },
             )
         else:
-            self._answer(200, data, {"ETag": f'"{digest_of(data)}"', "X-Repo-Commit": commit})
+            headers = {"ETag": f'"{digest_of(data)}"', "X-Repo-Commit": commit}
+            self._answer(200, data[::-1] if self.state.corrupt_small else data, headers)
 
     def _large(self, digest: str) -> None:
         state = self.state

@@ -235,7 +235,7 @@ def test_a_server_that_asks_for_patience_gets_it(hub: StandInHub, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    "answer", [b"<html>login</html>", b"[]", b'{"sha": "x", "siblings": []}', b"[" * 9999]
+    "answer", [b"<html>login</html>", b"[]", b'{"sha": "a/b", "siblings": []}', b"[" * 9999]
 )
 def test_something_that_is_no_hub(hub: StandInHub, monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     monkeypatch.setattr("pascaline.checkpoint.hub.fetch_listing", lambda wanted, patience: answer)
@@ -249,10 +249,25 @@ def test_files_with_strange_paths_are_left_alone(hub: StandInHub, tmp_path: Path
     assert not list(tmp_path.rglob("escaped*"))
 
 
-def test_a_mirror_that_tells_no_sizes(hub: StandInHub) -> None:
+@pytest.mark.parametrize("answers_head", [True, False])
+def test_a_mirror_that_tells_no_sizes(hub: StandInHub, answers_head: bool) -> None:
     hub.sizes = False
+    hub.answers_head = answers_head
+    hub.break_after = 120_000
     hub.add("one/model", MODEL)
-    with pytest.raises(CheckpointError, match=r"does not say how long .*Run `hf download one/model`"):
+    folder = _fetch("one/model")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == MODEL
+    large = [r.range for r in hub.requests if r.path.startswith("/cdn/") and r.method == "GET"]
+    assert large == [None, "bytes=120000-", "bytes=240000-"]
+    assert _fetch("one/model") == folder
+
+
+def test_a_mirror_that_tells_no_sizes_sends_something_else(hub: StandInHub) -> None:
+    """The hash that it gives instead of them is held against the file."""
+    hub.sizes = False
+    hub.add("one/model", MODEL | {"config.json": b'{"a": 1}'})
+    hub.corrupt_small = True
+    with pytest.raises(CheckpointError, match=r"config\.json has git hash"):
         _fetch("one/model")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from oracle import Oracle
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.safetensors_file import SafetensorsFile
-from pascaline.core.errors import CheckpointError, ConfigError, PascalineError
+from pascaline.core.errors import CheckpointError, PascalineError
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.start import start
@@ -37,10 +38,19 @@ SMALL_CONFIG: dict[str, Any] = json.loads(seeds.folders()[0])["config.json"]
 
 def refused(read: Callable[[], object], nbytes: int, message: str) -> None:
     """`read` is refused with `message`, in time and memory; it works on a file of so many bytes."""
-    with pytest.raises(PascalineError, match=message):
-        read()
-    finding = Oracle(PascalineError).check(lambda _: read(), bytes(nbytes))
+    messages: list[str] = []
+
+    def note() -> None:
+        try:
+            read()
+        except PascalineError as error:
+            messages.append(str(error))
+            raise
+
+    finding = Oracle(PascalineError).check(note, nbytes)
     assert finding is None, finding.detail
+    assert len(messages) == 1
+    assert re.search(message, messages[0]), messages[0]
 
 
 def text(value: bytes) -> bytes:
@@ -102,8 +112,8 @@ def test_a_ggufs_directory(tmp_path: Path) -> None:
     parts.tensors[0].shape = [1 << 63, 1 << 63, 1 << 63, 1 << 63]
     refused_gguf(tmp_path, parts, "ends at byte")
     parts = small_gguf()
-    parts.tensors.append(Tensor(b"\x1b[2J" * 1000, [32], 0, 0))
-    refused_gguf(tmp_path, parts, r"\\x1b\[2J.*overlap|overlap")
+    parts.tensors.append(Tensor(b"\x1b[2J", [32], 0, 0))
+    refused_gguf(tmp_path, parts, r"\\x1b\[2J overlap")
 
 
 def write_safetensors(path: Path, header: object, nbytes: int = 0) -> None:
@@ -216,7 +226,7 @@ def test_a_pipe_among_the_files_keeps_nobody_waiting(tmp_path: Path) -> None:
         ({"head_dim": 1 << 24}, "head_dim is 16777216"),
         ({"num_attention_heads": 1 << 16, "head_dim": 1 << 16}, "65536 attention heads of 65536 elements"),
         (
-            {"num_attention_heads": 1, "head_dim": None, "hidden_size": 1 << 24},
+            {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": None, "hidden_size": 1 << 24},
             "1 attention heads of 16777216",
         ),
         ({"max_position_embeddings": 1 << 40}, "from 1 to 1073741824"),
@@ -251,7 +261,7 @@ def test_an_engine_takes_what_the_plan_says_whatever_context_is_declared(tmp_pat
     write_folder(tmp_path, config__json=SMALL_CONFIG | {"max_position_embeddings": 1 << 30})
     config = EngineConfig(str(tmp_path), device="cpu", max_sequences=4, pages=64)
     started = []
-    finding = Oracle(PascalineError).check(lambda _: started.append(start(config, ignore_progress)), b"")
+    finding = Oracle(PascalineError).check(lambda: started.append(start(config, ignore_progress)), 0)
     assert finding is None, finding.detail
     assert started[0].plan.max_model_len == 64 * 16
     assert started[0].ready.kv_bytes == started[0].plan.kv_bytes < 1 << 20
@@ -288,10 +298,7 @@ def test_a_long_body_that_runs_often(template: str) -> None:
     def render() -> None:
         ChatTemplate(template, None, None).render([{"role": "user", "content": "hello"}])
 
-    with pytest.raises(ConfigError, match="was stopped"):
-        render()
-    finding = Oracle(PascalineError).check(lambda _: render(), template.encode())
-    assert finding is None, finding.detail
+    refused(render, len(template), "was stopped")
 
 
 def test_messages_are_short_and_printable() -> None:

@@ -25,7 +25,7 @@ from pascaline.formats import SCHEMES
 from pascaline.models import FAMILIES, read_config
 from pascaline.report.run_record import read_record
 
-deterministic = settings(max_examples=250, deadline=None, database=None, derandomize=True)
+deterministic = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 json_values = st.recursive(
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_seeds_are_read(name: str, folder: Path, oracle: Oracle) -> None:
     before = oracle.accepted
     for data in _seeds(name):
-        finding = oracle.check(lambda data: TARGETS[name].read(data, folder), data)
+        finding = oracle.check(functools.partial(TARGETS[name].read, data, folder), len(data))
         assert finding is None, finding.detail
     pickled = 1 if name == "folder" else 0
     assert oracle.accepted - before == len(_seeds(name)) - pickled
@@ -69,7 +69,7 @@ def test_changed_files_are_read_or_refused(name: str, folder: Path, oracle: Orac
     data = random.choice(_seeds(name))
     for _ in range(random.choice((1, 1, 2, 3))):
         data = target.mutate(data, random) or data
-    finding = oracle.check(lambda data: target.read(data, folder), data)
+    finding = oracle.check(lambda: target.read(data, folder), len(data))
     assert finding is None, f"{finding}\n{data[:2000]!r}"
 
 
@@ -126,7 +126,5 @@ def test_json_that_is_within_bounds_stays_what_it_is(value: object) -> None:
 
 
 def _refused_or(read: Callable[[], object]) -> None:
-    try:
-        read()
-    except PascalineError as error:
-        assert str(error).encode()
+    finding = Oracle(PascalineError).check(read, 0)
+    assert finding is None, finding.detail

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from huggingface_hub import constants
 
@@ -24,9 +23,10 @@ from pascaline.checkpoint.hub_listing import (
     Listing,
     NoSuchRevisionError,
     Patience,
+    ask_for_file,
     explain_refusal,
     fetch_listing,
-    hub_url,
+    file_url,
     parse_listing,
 )
 from pascaline.checkpoint.hub_reference import HubReference
@@ -52,11 +52,12 @@ def fetch_model(wanted: HubReference, report: ProgressCallback) -> Path:
 
 @dataclass(frozen=True)
 class _Content:
-    """A file of which all is known that a download needs."""
+    """A file to be fetched; `blob` is its name in the cache, `nbytes` and `digest` None where unknown."""
 
     path: str
-    nbytes: int
-    digest: str
+    blob: str
+    nbytes: int | None
+    digest: str | None
 
 
 class _HubModel:
@@ -143,17 +144,16 @@ class _HubModel:
                 self._fetch(content, progress)
 
     def _content(self, file: HubFile) -> _Content:
-        if file.nbytes is None or file.digest is None:
-            raise CheckpointError(
-                f"{constants.ENDPOINT} does not say how long {file.path} is, or what its hash is",
-                expected="what the hub's API says with blobs=true",
-                remedy=f"Run `hf download {self._wanted.repository}`; what it fetches is used here, too",
-            )
-        return _Content(file.path, file.nbytes, file.digest)
+        if file.nbytes is not None and file.digest is not None:
+            return _Content(file.path, file.digest, file.nbytes, file.digest)
+        facts = ask_for_file(self._wanted, self._listing.commit, file.path, _LONG)
+        return _Content(file.path, facts.version, facts.nbytes, facts.digest)
 
     def _rest(self, content: _Content) -> int:
-        """Bytes that are still to come; a part that is too long is fetched again."""
-        part = self._cache.part(content.digest)
+        """Bytes that are still to come, 0 where nobody knows; a part that is too long is fetched again."""
+        if content.nbytes is None:
+            return 0
+        part = self._cache.part(content.blob)
         have = part.stat().st_size if part.exists() else 0
         return content.nbytes - have if have <= content.nbytes else content.nbytes
 
@@ -168,14 +168,14 @@ class _HubModel:
 
     def _fetch(self, content: _Content, progress: Stage) -> None:
         cache, wanted, commit = self._cache, self._wanted, self._listing.commit
-        part, blob = cache.part(content.digest), cache.blob(content.digest)
+        part, blob = cache.part(content.blob), cache.blob(content.blob)
         rest = self._rest(content)
-        with alone(cache.lock(content.digest), self._report, f"fetches {wanted.name}"):
+        with alone(cache.lock(content.blob), self._report, f"fetches {wanted.name}"):
             if blob.is_file():
                 progress.total -= rest
             else:
                 progress.total += self._rest(content) - rest
-                url = hub_url(f"{wanted.repository}/resolve/{commit}/{quote(content.path)}")
+                url = file_url(wanted, commit, content.path)
                 Download(
                     url,
                     part,
@@ -184,8 +184,9 @@ class _HubModel:
                     refusal=lambda error: explain_refusal(error, wanted),
                     room=_ROOM,
                 ).run()
-                refuse_other_content(part, content.digest, url)
+                if content.digest is not None:
+                    refuse_other_content(part, content.digest, url)
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
                 part.replace(blob)
-            cache.link(commit, content.path, content.digest)
+            cache.link(commit, content.path, content.blob)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from pascaline.checkpoint.hub_listing import COMMIT, HubFile, Listing, parse_listing
+from pascaline.checkpoint.hub_listing import HubFile, Listing, is_version, parse_listing
 from pascaline.core.env import cache_dir
 from pascaline.core.errors import CheckpointError, ConfigError
 from pascaline.core.files import write_atomically
@@ -37,7 +37,7 @@ class HubCache:
             commit = (self.folder / "refs" / revision).read_text().strip()
         except (OSError, ValueError):
             return None
-        return commit if COMMIT.fullmatch(commit) else None
+        return commit if is_version(commit) else None
 
     def remember(self, revision: str, commit: str) -> None:
         """Note a branch's commit; a cache that cannot be written to is no error."""

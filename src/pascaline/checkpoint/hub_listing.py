@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import urllib.error
@@ -21,6 +22,7 @@ from pascaline.core.errors import CheckpointError
 _MAX_FILE_BYTES = 1 << 50
 _PAUSE_S = 1.0
 COMMIT = re.compile(r"[0-9a-f]{40}")
+_VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -41,11 +43,20 @@ class HubFile:
     """A file of a repository.
 
     `digest` is the SHA-256 of a large file and git's hash of a small one, as the hub's cache names
-    its files, too. A mirror may leave out `nbytes` and `digest`; such a file can be used, not fetched.
+    its files, too. A mirror may leave out `nbytes` and `digest`; `ask_for_file` asks for them then.
     """
 
     path: str
     nbytes: int | None
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a server says of one file: its length, a name for its version, and its hash where that is one."""
+
+    nbytes: int | None
+    version: str
     digest: str | None
 
 
@@ -55,6 +66,11 @@ class Listing:
 
     commit: str
     files: Mapping[str, HubFile]
+
+
+def is_version(text: str) -> bool:
+    """Whether a server's name for a commit or a file's version can be a file's name here."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def hub_url(path: str) -> Url:
@@ -98,6 +114,37 @@ def fetch_listing(wanted: HubReference, patience: Patience) -> bytes:
         time.sleep(pause_s)
 
 
+def file_url(wanted: HubReference, commit: str, path: str) -> Url:
+    """Where a commit's file is."""
+    return hub_url(f"{wanted.repository}/resolve/{commit}/{quote(path)}")
+
+
+def ask_for_file(wanted: HubReference, commit: str, path: str, patience: Patience) -> FileFacts:
+    """What the answer to a HEAD request says of a file that the description tells nothing of.
+
+    Raises
+    ------
+    CheckpointError : no access. A server that cannot be asked so is no error: nothing is known then.
+    """
+    url = file_url(wanted, commit, path)
+    unknown = hashlib.sha256(f"{url.address} {commit}".encode()).hexdigest()
+    try:
+        with open_url(url, {}, patience.timeout_s, method="HEAD") as response:
+            length, tag = response.headers.get("Content-Length", ""), response.headers.get("ETag", "")
+            redirected = response.geturl() != url.address
+    except urllib.error.HTTPError as error:
+        if error.code not in (405, 501) and (explained := explain_refusal(error, wanted)):
+            raise explained from error
+        return FileFacts(None, unknown, None)
+    except NETWORK_ERRORS:
+        return FileFacts(None, unknown, None)
+    tag = tag.removeprefix("W/").strip('"')
+    # Where a file was redirected to, the tag is the other server's and no hash of the file.
+    digest = tag if _HASH.fullmatch(tag) and not redirected else None
+    version = tag if is_version(tag) else unknown
+    return FileFacts(int(length) if length.isdecimal() else None, version, digest)
+
+
 def parse_listing(data: bytes) -> Listing:
     """Read the API's description; files with strange paths are left out.
 
@@ -109,7 +156,7 @@ def parse_listing(data: bytes) -> Listing:
         described: Any = parse_json(data)
         commit = described["sha"]
         files = [_parse_file(item) for item in described["siblings"]]
-        if not COMMIT.fullmatch(commit):
+        if not is_version(commit):
             raise ValueError(f"the commit is {commit!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(

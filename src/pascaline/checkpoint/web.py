@@ -8,7 +8,7 @@ import http.client
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pascaline.core.errors import CheckpointError
@@ -50,14 +50,17 @@ class Url:
         return Url(address, f"Basic {base64.b64encode(secret.encode()).decode()}")
 
 
-def open_url(url: Url, headers: dict[str, str], timeout_s: float = TIMEOUT_S) -> Any:
+def open_url(
+    url: Url, headers: dict[str, str], timeout_s: float = TIMEOUT_S, *, method: Literal["GET", "HEAD"] = "GET"
+) -> Any:
     """A response, status 200 or 206, to be used in a `with`; `timeout_s` bounds each wait for the server.
 
     Raises
     ------
     urllib.error.HTTPError and NETWORK_ERRORS, as urllib does.
     """
-    request = urllib.request.Request(url.address, headers={"User-Agent": "pascaline"} | headers)  # noqa: S310
+    headers = {"User-Agent": "pascaline"} | headers
+    request = urllib.request.Request(url.address, headers=headers, method=method)  # noqa: S310
     if url.authorization:
         request.add_unredirected_header("Authorization", url.authorization)
     try:
@@ -68,7 +71,7 @@ def open_url(url: Url, headers: dict[str, str], timeout_s: float = TIMEOUT_S) ->
 
 
 class _SameServerRedirects(urllib.request.HTTPRedirectHandler):
-    """Lets a server redirect to itself (a renamed model) without losing who is asking."""
+    """Lets a server redirect to itself (a renamed model) without losing who is asking, and what for."""
 
     def redirect_request(
         self,
@@ -80,6 +83,8 @@ class _SameServerRedirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if redirected is not None:
+            redirected.method = req.get_method()  # Python up to 3.12 makes a GET of a HEAD
         authorization = req.unredirected_hdrs.get("Authorization")
         if redirected is not None and authorization and server_of(newurl) == server_of(req.full_url):
             redirected.add_unredirected_header("Authorization", authorization)
