@@ -73,6 +73,7 @@ class StandInHub:
     corrupt_small: bool = False
     sizes: bool = True
     answers_head: bool = True
+    knows_queries: bool = True
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
@@ -119,6 +120,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         kind = "api" if path.startswith("/api/") else "file"
         if self.command == "HEAD" and not self.state.answers_head:
             self._answer(405, b"")
+        elif "?" in self.path and not self.state.knows_queries:
+            self._answer(404, b"")
         elif self.state.refuse.get(kind):
             code, headers = self.state.refuse[kind].pop(0)
             self._answer(code, b"", headers)

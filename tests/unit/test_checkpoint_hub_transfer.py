@@ -252,7 +252,7 @@ def test_files_with_strange_paths_are_left_alone(hub: StandInHub, tmp_path: Path
 @pytest.mark.parametrize("answers_head", [True, False])
 def test_a_mirror_that_tells_no_sizes(hub: StandInHub, answers_head: bool) -> None:
     hub.sizes = False
-    hub.answers_head = answers_head
+    hub.answers_head = hub.knows_queries = answers_head
     hub.break_after = 120_000
     hub.add("one/model", MODEL)
     folder = _fetch("one/model")

@@ -31,6 +31,7 @@ from pascaline.layers.rotary import inverse_frequencies
 from pascaline.models import read_config
 from pascaline.report.run_record import read_record
 from pascaline.text.chat_template import ChatTemplate
+from pascaline.text.tokenizer import load_tokenizer
 
 MILLION = 1_000_000
 SMALL_CONFIG: dict[str, Any] = json.loads(seeds.folders()[0])["config.json"]
@@ -73,7 +74,8 @@ def refused_gguf(folder: Path, parts: GgufParts, message: str) -> None:
         checkpoint = open_checkpoint(path)
         try:
             targets.read_model(checkpoint)
-            checkpoint.tokenizer_source()
+            if any(key == b"tokenizer.ggml.tokens" for key, _, _ in parts.keys):
+                load_tokenizer(checkpoint.tokenizer_source())
         finally:
             checkpoint.close()
 
@@ -114,6 +116,20 @@ def test_a_ggufs_directory(tmp_path: Path) -> None:
     parts = small_gguf()
     parts.tensors.append(Tensor(b"\x1b[2J", [32], 0, 0))
     refused_gguf(tmp_path, parts, r"\\x1b\[2J overlap")
+
+
+def test_a_vocabulary_of_control_tokens(tmp_path: Path) -> None:
+    count = 200_000
+    tokens = b"".join(text(b"%d" % number) for number in range(count))
+    metadata = {
+        "tokenizer.ggml.model": (8, text(b"gpt2")),
+        "tokenizer.ggml.tokens": (9, array(8, count, tokens)),
+        "tokenizer.ggml.token_type": (9, array(5, count, struct.pack("<i", 3) * count)),
+        "tokenizer.ggml.merges": (9, array(8, 0, b"")),
+    }
+    parts = small_gguf()
+    parts.keys += [(key.encode(), kind, value) for key, (kind, value) in metadata.items()]
+    refused_gguf(tmp_path, parts, "200000 control and user-defined tokens")
 
 
 def write_safetensors(path: Path, header: object, nbytes: int = 0) -> None:

@@ -86,8 +86,8 @@ def fetch_listing(wanted: HubReference, patience: Patience) -> bytes:
     ------
     CheckpointError : no such model, no access, or no network; NoSuchRevisionError.
     """
-    path = f"api/models/{wanted.repository}/revision/{quote(wanted.revision, safe='')}?blobs=true"
-    url = hub_url(path)
+    path = f"api/models/{wanted.repository}/revision/{quote(wanted.revision, safe='')}"
+    url = hub_url(f"{path}?blobs=true")
     tries = 0
     while True:
         tries += 1
@@ -97,6 +97,9 @@ def fetch_listing(wanted: HubReference, patience: Patience) -> bytes:
                 data: bytes = response.read(MAX_TEXT_BYTES)
                 return data
         except urllib.error.HTTPError as error:
+            if error.code == 404 and "X-Error-Code" not in error.headers and "?" in url.address:
+                url = hub_url(path)  # a mirror that does not know the question
+                continue
             explained = explain_refusal(error, wanted)
             if explained is not None:
                 raise explained from error

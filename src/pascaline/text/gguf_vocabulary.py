@@ -31,6 +31,8 @@ class TokenType(IntEnum):
 
 MAX_TOKENS = 1 << 20
 """Four times the largest vocabulary in use."""
+MAX_SPECIAL_TOKENS = 1 << 16
+"""Ten times as many as any has; a text is searched for all of them."""
 
 # Chat formats' marks of a turn's end control the model even in files that type them as text.
 _TURN_ENDS = frozenset(
@@ -142,6 +144,11 @@ def _add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], token_types
         strips = of_phi3 and token not in _PHI3_KEEPS_SPACES
         added = AddedToken(token, special=kind != TokenType.USER_DEFINED, normalized=False, rstrip=strips)
         (special if added.special else plain).append(added)
+    if len(special) + len(plain) > MAX_SPECIAL_TOKENS:
+        raise _damaged(
+            f"The GGUF has {len(special) + len(plain)} control and user-defined tokens",
+            f"at most {MAX_SPECIAL_TOKENS}",
+        )
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens(plain)
 
