@@ -31,7 +31,7 @@ class TokenType(IntEnum):
 
 MAX_TOKENS = 1 << 20
 """Four times the largest vocabulary in use."""
-MAX_SPECIAL_TOKENS = 1 << 16
+MAX_MARKS = 1 << 16
 """Ten times as many as any has; a text is searched for all of them."""
 
 # Chat formats' marks of a turn's end control the model even in files that type them as text.
@@ -144,11 +144,6 @@ def _add_special_tokens(tokenizer: Tokenizer, tokens: Sequence[str], token_types
         strips = of_phi3 and token not in _PHI3_KEEPS_SPACES
         added = AddedToken(token, special=kind != TokenType.USER_DEFINED, normalized=False, rstrip=strips)
         (special if added.special else plain).append(added)
-    if len(special) + len(plain) > MAX_SPECIAL_TOKENS:
-        raise _damaged(
-            f"The GGUF has {len(special) + len(plain)} control and user-defined tokens",
-            f"at most {MAX_SPECIAL_TOKENS}",
-        )
     tokenizer.add_special_tokens(special)
     tokenizer.add_tokens(plain)
 
@@ -229,6 +224,9 @@ def _token_types(metadata: Mapping[str, object], tokens: Sequence[str]) -> list[
     for kind in set(token_types):
         if not TokenType.UNDEFINED <= kind <= TokenType.BYTE:
             raise _damaged(f"The GGUF's tokenizer.ggml.token_type holds the type {kind}", "types from 0 to 6")
+    marks = sum(kind in (TokenType.CONTROL, TokenType.USER_DEFINED) for kind in token_types)
+    if marks > MAX_MARKS:
+        raise _damaged(f"The GGUF has {marks} control and user-defined tokens", f"at most {MAX_MARKS}")
     return [
         TokenType.CONTROL if token in _TURN_ENDS else kind
         for token, kind in zip(tokens, token_types, strict=True)
