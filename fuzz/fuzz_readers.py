@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -52,6 +53,7 @@ class Run:
             self._keep(finding, data)
         if self._done == self._inputs:
             self._tell()
+            shutil.rmtree(self._scratch)
 
     def mutate(self, data: bytes, max_size: int, seed: int) -> bytes:
         random = Random(seed)
@@ -93,17 +95,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     torch.set_num_threads(1)
     in_memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=in_memory if in_memory.is_dir() else None) as name:
-        scratch = Path(name)
-        corpus = scratch / "corpus"
-        corpus.mkdir()
-        run = Run(arguments.target, arguments.inputs, arguments.output, scratch)
-        for number, seed in enumerate(run.seeds):
-            (corpus / f"seed-{number}").write_bytes(seed)
-        options = [f"-runs={arguments.inputs}", f"-seed={arguments.seed}", f"-max_len={_MAX_INPUT_BYTES}"]
-        options += ["-timeout=60", "-rss_limit_mb=6000", "-verbosity=0", "-len_control=0"]
-        atheris.Setup([sys.argv[0], *options, str(corpus)], run.read, custom_mutator=run.mutate)
-        atheris.Fuzz()
+    scratch = Path(tempfile.mkdtemp(dir=in_memory if in_memory.is_dir() else None))
+    run = Run(arguments.target, arguments.inputs, arguments.output, scratch)
+    corpus = scratch / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(run.seeds):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    options = [f"-runs={arguments.inputs}", f"-seed={arguments.seed}", f"-max_len={_MAX_INPUT_BYTES}"]
+    options += ["-timeout=60", "-rss_limit_mb=6000", "-verbosity=0", "-len_control=0"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], run.read, custom_mutator=run.mutate)
+    atheris.Fuzz()  # ends the process
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def _change_tensor(parts: GgufParts, random: Random) -> None:
     elif choice == 3:
         tensor.kind = random.choice((*range(45), 2**31, 2**32 - 1))
     elif choice == 4:
-        tensor.offset = random.choice((*INTEGERS, tensor.offset + 32, max(tensor.offset - 32, 0)))
+        tensor.offset = random.choice((*INTEGERS, (tensor.offset + 32) % 2**64, max(tensor.offset - 32, 0)))
     elif choice == 5:
         tensor.axes = random.choice((0, 1, 2, 3, 4, 5, 255, 2**32 - 1))
     elif choice == 6:

@@ -158,7 +158,7 @@ def write_gguf(
     if feed_forward is None:
         writer.add_tensor("blk.0.ffn_up.weight", square)
     else:
-        quantised = np.zeros((size, 144), np.uint8)  # 144 bytes a block of 256 Q4_K elements
+        quantised = np.zeros((size, 66), np.uint8)  # 66 bytes a block of 256 IQ2_XXS elements
         writer.add_tensor("blk.0.ffn_up.weight", quantised, raw_dtype=feed_forward)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -177,9 +177,9 @@ def test_unsupported_format_is_named(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     write_gguf(path)
     assert run("generate", str(path), *PROMPT).code == 0  # nothing else is wrong with it
-    write_gguf(path, feed_forward=GGMLQuantizationType.Q4_K)
+    write_gguf(path, feed_forward=GGMLQuantizationType.IQ2_XXS)
     said = message(run, "generate", str(path), *PROMPT)
-    assert "m.gguf: tensor 'blk.0.ffn_up.weight' is stored as Q4_K (expected F32, F16," in said
+    assert "m.gguf: tensor 'blk.0.ffn_up.weight' is stored as IQ2_XXS (expected F32, F16," in said
 
 
 def test_file_that_is_cut_short_or_no_model(run: Run, tmp_path: Path, demo_path: Path) -> None:

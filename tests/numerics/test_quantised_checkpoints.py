@@ -42,7 +42,7 @@ from transformers_reference import ALLOWED_UNITS
 
 from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
 from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.formats import WeightReader
+from pascaline.formats import SCHEMES, WeightReader
 from pascaline.models import FAMILIES
 from pascaline.weights import Weight
 
@@ -206,6 +206,19 @@ def test_other_methods_are_refused_by_name(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"quant_method": "gptq"', '"quant_method": "bitsandbytes"'))
     with pytest.raises(UnsupportedError, match=r"quantised with 'bitsandbytes'.*gptq, awq"):
         WeightReader.of(SafetensorsFolder(tmp_path))
+
+
+def test_rotations_of_activations_are_refused() -> None:
+    def settings(*locations: str) -> dict[str, object]:
+        applied = [{"targets": ["Linear"], "location": location} for location in locations]
+        return {
+            "config_groups": {"group_0": {"weights": {"num_bits": 4}, "format": "pack-quantized"}},
+            "transform_config": {"config_groups": {"v": {"type": "hadamard", "apply": applied}}},
+        }
+
+    SCHEMES["compressed-tensors"](settings("weight_input", "weight_output"))
+    with pytest.raises(UnsupportedError, match=r"activations rotated .*transform_config\.v"):
+        SCHEMES["compressed-tensors"](settings("input", "weight_input"))
 
 
 def test_unpacked_zeros_out_of_range_are_refused(tmp_path: Path) -> None:

@@ -243,6 +243,9 @@ def test_what_is_not_supported_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UnsupportedError, match="keys have 32 elements a head and values 16"):
         _parsed(tmp_path, unequal_heads)
+    with pytest.raises(UnsupportedError, match="keys have 16 elements a head and values 8"):
+        _parsed(tmp_path, lambda writer: writer.add_value_length(8))
+    assert _parsed(tmp_path, lambda writer: writer.add_value_length(16)).head_dim == 16
     with pytest.raises(UnsupportedError, match=r"head_count_kv differs from layer to layer"):
         _parsed(tmp_path, lambda writer: writer.add_head_count_kv([1, 2]))
     assert _parsed(tmp_path, lambda writer: writer.add_head_count_kv([2, 2])).num_key_value_heads == 2

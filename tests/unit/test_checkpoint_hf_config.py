@@ -203,7 +203,10 @@ def test_wrong_rope_scaling(scaling: dict[str, object], message: str) -> None:
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
         ({"rope_scaling": {"rope_type": "longrope", "short_mscale": 1.1}}, "short_mscale"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}}, "mscale"),
-        ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "full_attention"),
+        (
+            {"rope_scaling": None, "rope_parameters": {"full_attention": {"rope_theta": 1e4}}},
+            "full_attention",
+        ),
         ({"partial_rotary_factor": 0.5}, "part of the head"),
         ({"num_local_experts": 8}, "mixture of experts"),
         ({"use_sliding_window": True}, "sliding-window"),
@@ -220,6 +223,14 @@ def test_wrong_rope_scaling(scaling: dict[str, object], message: str) -> None:
 def test_what_is_not_supported_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         parse_model_config(LLAMA_32_1B | changes)
+
+
+def test_two_groups_of_rotary_settings_must_agree() -> None:
+    scaling = LLAMA_32_1B["rope_scaling"]
+    for parameters in ({}, scaling):
+        assert parse_model_config(_with(rope_parameters=parameters)).rope_scaling == LLAMA3_SCALING
+    with pytest.raises(ConfigError, match="both rope_parameters and rope_scaling, and they differ"):
+        parse_model_config(_with(rope_parameters={"rope_type": "default", "rope_theta": 500000.0}))
 
 
 def test_yarn() -> None:

@@ -14,7 +14,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 
 from pascaline.checkpoint import hub_cache
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import CheckpointError
+from pascaline.core.errors import CheckpointError, ConfigError
 from pascaline.core.progress import Progress, ignore_progress
 from stand_in_hub import Repository, StandInHub, digest_of
 
@@ -188,6 +188,17 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
     with pytest.raises(CheckpointError, match="does not accept your token") as caught:
         _fetch("two/model")
     assert "wrong" not in str(caught.value)
+
+
+def test_an_endpoint_and_a_token_that_are_none(
+    hub: StandInHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").mkdir()
+    with pytest.raises(ConfigError, match=r"cannot be read from .*token: Is a directory\. Set HF_TOKEN"):
+        _fetch("one/model")
+    monkeypatch.setattr(constants, "ENDPOINT", "mirror.example.org")
+    with pytest.raises(ConfigError, match=r"HF_ENDPOINT is 'mirror\.example\.org' .expected https://"):
+        _fetch("one/model")
 
 
 def test_a_gated_model(hub: StandInHub, monkeypatch: pytest.MonkeyPatch) -> None:

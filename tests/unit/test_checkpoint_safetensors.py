@@ -50,6 +50,11 @@ def test_one_weight_file_may_have_any_name(tmp_path: Path) -> None:
     (folder / "model.safetensors").rename(folder / "gptq_model-4bit-128g.safetensors")
     assert set(open_checkpoint(folder).tensors) == names
     (folder / "second.safetensors").write_bytes(b"")
+    several = r"2 weight files, gptq_model-4bit-128g\.safetensors, second\.safetensors, and no model"
+    with pytest.raises(CheckpointError, match=several):
+        open_checkpoint(folder)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
     with pytest.raises(CheckpointError, match=r"no weights in safetensors format .*one file of another name"):
         open_checkpoint(folder)
 

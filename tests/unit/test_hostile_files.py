@@ -217,6 +217,13 @@ def test_templates_whose_names_are_lists_are_passed_over(tmp_path: Path) -> None
     assert open_checkpoint(tmp_path).chat_template == "b"
 
 
+def test_a_vocabulary_of_50_gb(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    os.truncate(tmp_path / "tokenizer.json", 50 << 30)
+    source = open_checkpoint(tmp_path).tokenizer_source()
+    refused(lambda: load_tokenizer(source), 0, "has 50.*GiB .expected at most 128")
+
+
 def test_settings_of_50_gb(tmp_path: Path) -> None:
     write_folder(tmp_path)
     os.truncate(tmp_path / "config.json", 50 << 30)
@@ -226,7 +233,7 @@ def test_settings_of_50_gb(tmp_path: Path) -> None:
 def test_a_pipe_among_the_files_keeps_nobody_waiting(tmp_path: Path) -> None:
     write_folder(tmp_path, model__safetensors=None)
     os.mkfifo(tmp_path / "other.safetensors")
-    refused_folder(tmp_path, "is not a file")
+    refused_folder(tmp_path, "it is not a file")
     os.mkfifo(tmp_path / "model.gguf")
     refused(lambda: open_checkpoint(tmp_path / "model.gguf"), 0, "a pipe or a device")
 
@@ -259,9 +266,13 @@ def test_a_configuration_that_is_consistent_and_absurd(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"rope_theta": 1 + 2**-52, "rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
         {
-            "model_type": "phi3",
+            "rope_theta": 1 + 2**-52,
+            "head_dim": 512,
+            "max_position_embeddings": 1 << 30,
+            "rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": 1e-3},
+        },
+        {
             "max_position_embeddings": 1,
             "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8},
         },

@@ -43,9 +43,9 @@ def fetch_demo(report: ProgressCallback) -> Path:
     CheckpointError : it cannot be downloaded, is not what it should be, or cannot be written.
     """
     path = demo_path()
-    if _is_there(path):
-        return path
     try:
+        if _is_there(path):
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.with_name(".lock"), report, "fetches the demo model"):
             if not _is_there(path):

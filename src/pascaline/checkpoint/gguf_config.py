@@ -73,9 +73,9 @@ def hf_config_of(file: SplitGguf) -> dict[str, object]:
     vocabulary = metadata.count(TOKENS_KEY)
     if vocabulary is not None:
         config.setdefault("vocab_size", vocabulary)
-    _refuse_unequal_heads(file, architecture)
-    rotary = metadata.get(f"{architecture}.rope.dimension_count")
     head_dim = _head_dim(config)
+    _refuse_unequal_heads(file, f"{architecture}.attention.value_length", head_dim)
+    rotary = metadata.get(f"{architecture}.rope.dimension_count")
     if isinstance(rotary, int) and head_dim and rotary != head_dim:
         config["partial_rotary_factor"] = rotary / head_dim
     config |= _windows(metadata, f"{architecture}.attention.")
@@ -108,10 +108,9 @@ def _same_in_all_layers(file: SplitGguf, key: str) -> object:
     return value[0]
 
 
-def _refuse_unequal_heads(file: SplitGguf, architecture: str) -> None:
-    key = file.metadata.get(f"{architecture}.attention.key_length")
-    value = file.metadata.get(f"{architecture}.attention.value_length", key)
-    if key != value:
+def _refuse_unequal_heads(file: SplitGguf, value_length: str, key: int | None) -> None:
+    value = file.metadata.get(value_length, key)
+    if key is not None and key != value:
         raise UnsupportedError(
             f"{file.path}: attention keys have {key} elements a head and values {value}",
             expected="equal lengths",

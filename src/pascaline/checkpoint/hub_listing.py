@@ -17,7 +17,7 @@ from pascaline.checkpoint.download import retry_after_s
 from pascaline.checkpoint.hub_reference import HubReference, is_relative
 from pascaline.checkpoint.json_file import MAX_TEXT_BYTES, parse_json
 from pascaline.checkpoint.web import NETWORK_ERRORS, Url, open_url, reason
-from pascaline.core.errors import CheckpointError
+from pascaline.core.errors import CheckpointError, ConfigError
 
 _MAX_FILE_BYTES = 1 << 50
 _PAUSE_S = 1.0
@@ -74,8 +74,21 @@ def is_version(text: str) -> bool:
 
 
 def hub_url(path: str) -> Url:
-    """An address below the hub's (HF_ENDPOINT), with the user's token (HF_TOKEN, or hf auth login)."""
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    """An address below the hub's (HF_ENDPOINT), with the user's token (HF_TOKEN, or hf auth login).
+
+    Raises
+    ------
+    ConfigError : HF_ENDPOINT is no web address, or the token's file cannot be read.
+    """
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        raise ConfigError(f"HF_ENDPOINT is {constants.ENDPOINT!r}", expected="https://… or http://…")
+    try:
+        token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    except OSError as error:
+        raise ConfigError(
+            f"the hub's token cannot be read from {constants.HF_TOKEN_PATH}: {error.strerror}",
+            remedy="Set HF_TOKEN, or point HF_HOME to a folder that you may read",
+        ) from error
     return Url(f"{constants.ENDPOINT}/{path}", f"Bearer {token}" if token else None)
 
 

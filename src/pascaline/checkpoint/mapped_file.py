@@ -28,7 +28,7 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
-            raise CheckpointError(f"{path} is not a file")
+            raise CheckpointError(f"{path} cannot be read: it is not a file")
         try:
             with path.open("rb") as file:
                 self.nbytes = os.fstat(file.fileno()).st_size

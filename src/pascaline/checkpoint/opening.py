@@ -22,7 +22,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
     CheckpointError, UnsupportedError : nothing there, not a model, damaged, or not readable by us.
     """
     if path.is_dir():
-        return SafetensorsFolder(path)
+        try:
+            return SafetensorsFolder(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"the folder {path} cannot be read: {error.strerror}",
+                remedy="Give yourself the right to list it and to read its files",
+            ) from error
     if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
         raise CheckpointError(f"{path} is a pipe or a device, not a file", expected=_ACCEPTED)
     try:

@@ -58,7 +58,7 @@ def parse_rope(
     """
     theta = fields.number("rope_theta", 1.0, MAX_THETA, default=10000.0)
     local_theta = fields.number("rope_local_base_freq", 1.0, MAX_THETA, default=10000.0) if local else None
-    section = fields.section("rope_parameters") or fields.section("rope_scaling")
+    section = _only_section(fields)
     if section is not None:
         nested = [name for name, value in section.values.items() if isinstance(value, Mapping)]
         if nested and (not local or not {_GLOBAL, _LOCAL}.issuperset(nested)):
@@ -86,6 +86,20 @@ def parse_rope(
         theta = section.number("rope_theta", 1.0, MAX_THETA, default=theta)
         scaling = _parse_scaling(section, fields, dimensions, positions)
     return RopeSettings(theta, scaling, factor, local_theta)
+
+
+def _only_section(fields: ConfigFields) -> ConfigFields | None:
+    """`rope_parameters` or `rope_scaling`, of which transformers 5 would take the second for the whole."""
+    new, old = (fields.section(name) for name in ("rope_parameters", "rope_scaling"))
+    if new is None or not new.values:
+        return old
+    if old is not None and old.values and dict(old.values) != dict(new.values):
+        raise ConfigError(
+            "the model configuration has both rope_parameters and rope_scaling, and they differ",
+            expected="one of them",
+            remedy="Take the one that is not meant out of config.json",
+        )
+    return new
 
 
 def _parse_local(section: ConfigFields | None, default: float | None) -> float | None:

@@ -127,12 +127,20 @@ def _read_chat_template(folder: Path, tokenizer_config: Mapping[str, object]) ->
 
 def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
     """The file that holds each tensor, by the tensor's name."""
-    single = single_weight_file(entry.name for entry in folder.iterdir())
+    names = sorted(entry.name for entry in folder.iterdir())
+    single = single_weight_file(names)
     if single is not None:
         file = SafetensorsFile(folder / single)
         return dict.fromkeys(file.tensors, file)
     if (folder / INDEX).is_file():
         return _open_shards(folder)
+    several = [name for name in names if name.endswith(".safetensors")]
+    if several:
+        raise CheckpointError(
+            f"{folder} has {len(several)} weight files, {', '.join(several[:5])}, and no {INDEX}",
+            expected=f"one file, or {INDEX}, which says which tensor is where",
+            remedy="Fetch the index too; if the files are models of their own, give each its folder",
+        )
     raise CheckpointError(
         f"{folder} has no weights in safetensors format",
         expected=f"{WEIGHTS}, {INDEX} or one file of another name",

@@ -61,7 +61,23 @@ def parse(config: Mapping[str, object]) -> CompressedTensors:
             raise UnsupportedError(
                 f"compressed-tensors with {bits!r:.60} bits of type {kind!r:.60}", expected="4 or 8 bits, int"
             )
+    _refuse_online_transforms(config)
     return CompressedTensors()
+
+
+def _refuse_online_transforms(config: Mapping[str, object]) -> None:
+    """Rotations (QuIP, SpinQuant) that were not folded into the weights: without them the text is noise."""
+    transforms = config.get("transform_config")
+    groups = transforms.get("config_groups") if isinstance(transforms, Mapping) else None
+    for name, group in groups.items() if isinstance(groups, Mapping) else ():
+        applied = group.get("apply") if isinstance(group, Mapping) else None
+        for item in applied if isinstance(applied, list) else ():
+            location = item.get("location") if isinstance(item, Mapping) else None
+            if location not in ("weight_input", "weight_output"):
+                raise UnsupportedError(
+                    f"the model needs its activations rotated (quantization_config.transform_config.{name})",
+                    expected="rotations that are folded into the weights",
+                )
 
 
 class _Tensors(LinearTensors):

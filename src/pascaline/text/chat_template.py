@@ -144,7 +144,7 @@ def _characters(value: object) -> int:
 
 
 def _failed(error: Exception) -> ConfigError:
-    message = str(error)[:2000] or type(error).__name__
+    message = str(error)[:2000].rstrip(".") or type(error).__name__
     return ConfigError(
         f"The model's chat template refused the conversation: {message}",
         remedy="Change the messages to what the template takes (roles, their order, their fields)",

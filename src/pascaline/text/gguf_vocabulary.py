@@ -29,7 +29,7 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-MAX_TOKENS = 1 << 20
+MAX_TOKENS = 1 << 19
 """Four times the largest vocabulary in use."""
 MAX_MARKS = 1 << 16
 """Ten times as many as any has; a text is searched for all of them."""

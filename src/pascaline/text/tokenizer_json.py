@@ -10,7 +10,10 @@ from typing import Any
 import tokenizers
 
 from pascaline.core.errors import CheckpointError
+from pascaline.core.units import format_bytes
 
+MAX_BYTES = 128 << 20
+"""Four times the largest in use."""
 MAX_GROWTH = 64
 """Characters that a file's rules may make of one; Unicode's own normal forms make 18."""
 MAX_ADDED_IDS = 64
@@ -25,6 +28,11 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
     if not path.is_file():
         raise CheckpointError(
             f"There is no file {path}", remedy="Copy the original model's tokenizer.json into its folder"
+        )
+    nbytes = path.stat().st_size
+    if nbytes > MAX_BYTES:
+        raise CheckpointError(
+            f"{path} has {format_bytes(nbytes)}", expected=f"at most {format_bytes(MAX_BYTES)}"
         )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
