@@ -203,7 +203,7 @@ def test_llama3_takes_a_word_that_is_a_token_without_merges(bytes_only: dict[str
         ({"tokens": "abc"}, CheckpointError, "'abc' and not an array"),
         ({"tokens": [1, 2]}, CheckpointError, "tokens holds values that are not of type str"),
         ({"tokens": []}, CheckpointError, "tokens has 0 tokens"),
-        ({"tokens": ["a"] * (MAX_TOKENS + 1)}, CheckpointError, "tokens has 1048577 tokens"),
+        ({"tokens": ["a"] * (MAX_TOKENS + 1)}, CheckpointError, f"tokens has {MAX_TOKENS + 1} tokens"),
         ({"tokens": ["a"] * 258}, CheckpointError, "tokens has 'a' twice, as 0 and 1"),
         ({"tokens": {"a": 10**6}.items()}, CheckpointError, "not of type str"),
         ({"model": ["x"] * 10**6}, CheckpointError, r"model is \['x', .*\.\.\.\] and not a text"),

@@ -30,7 +30,7 @@ class TokenType(IntEnum):
 
 
 MAX_TOKENS = 1 << 19
-"""Four times the largest vocabulary in use."""
+"""Twice the largest vocabulary in use."""
 MAX_MARKS = 1 << 16
 """Ten times as many as any has; a text is searched for all of them."""
 
