@@ -1,10 +1,11 @@
-"""What of a model's weights becomes one: q/k/v, gate/up, and act-order folded into rows.
+"""What of a model's weights becomes one: q/k/v, gate/up, and act-order folded into rows; and what is refused.
 
 That the results are right is shown by the logits in the other files; here, that it happens.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 from quantised_checkpoints import Recipe, Settings, write_quantised
+from safetensors.torch import load_file, save_file
 from tiny_checkpoints import random_model, write_gguf
 
 from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ignore_progress
-from pascaline.engine.loader import find_weights, load_weights
+from pascaline.engine.loader import find_weights, load_weights, settle_tying
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.models import FAMILIES, build, read_config
 from pascaline.weights import Packed, Weight
@@ -30,7 +33,9 @@ def layers(path: Path) -> list[dict[str, list[Weight]]]:
     """The weights of each decoder layer, by the module's name in it."""
     checkpoint = open_checkpoint(path)
     device = torch.device("cpu")
-    model = build(read_config(checkpoint.hf_config), Launcher(Policy(Chip(device), KERNELS)))
+    model = build(
+        read_config(checkpoint.hf_config, checkpoint.container), Launcher(Policy(Chip(device), KERNELS))
+    )
     found = find_weights(model, checkpoint)
     resident = load_weights(model, checkpoint, found, device, ignore_progress)
     assert resident == model.resident_bytes() <= sum(item.resident_bytes for item in found)
@@ -120,3 +125,44 @@ def test_biases_of_merged_linears_are_one(tmp_path: Path) -> None:
     for layer in layers(tmp_path):
         assert [weight.shape for weight in layer["self_attn.qkv_proj"]] == [(128, 64), (128,)]
         assert [weight.shape for weight in layer["mlp.gate_up_proj"]] == [(192, 64), (192,)]
+
+
+def edited(folder: Path, change: dict[str, torch.Tensor], config: dict[str, object] | None = None) -> Path:
+    """A folder with some tensors more, or others, and other settings."""
+    tensors = load_file(folder / "model.safetensors") | change
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
+    return folder
+
+
+def test_a_head_of_its_own_counts_more_than_the_settings(tmp_path: Path) -> None:
+    random_model(replace(LLAMA, tie_word_embeddings=True)).save_pretrained(tmp_path)
+    embedding = load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"]
+    for head, tied in ((embedding, True), (embedding + 1, False), (embedding.half(), False)):
+        checkpoint = open_checkpoint(edited(tmp_path, {"lm_head.weight": head.clone()}))
+        config = read_config(checkpoint.hf_config, checkpoint.container)
+        assert config.tie_word_embeddings
+        assert settle_tying(config, checkpoint).tie_word_embeddings == tied
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.self_attn.q_proj.bias", "model.layers.2.mlp.up_proj.weight"]
+)
+def test_tensors_that_nobody_reads_are_refused(name: str, tmp_path: Path) -> None:
+    """A model of another family, or with more layers, under these settings."""
+    random_model(LLAMA).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"has the tensor '{name}', which a model of type 'llama'"):
+        layers(edited(tmp_path, {name: torch.ones(64)}))
+
+
+def test_tensors_that_change_nothing_are_passed_over(tmp_path: Path) -> None:
+    """AutoGPTQ's biases of zeros, tables of frequencies, the image part of a model."""
+    random_model(LLAMA).save_pretrained(tmp_path)
+    needless = {
+        "model.layers.0.self_attn.q_proj.bias": torch.zeros(64, dtype=torch.float16),
+        "model.layers.1.self_attn.rotary_emb.inv_freq": torch.ones(8),
+        "model.layers.1.self_attn.k_proj.k_scale": torch.ones(1),
+        "vision_tower.layers.0.weight": torch.ones(3, 3),
+    }
+    assert len(layers(edited(tmp_path, needless))) == 2

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
     Device,
     DeviceOption,
@@ -38,8 +39,9 @@ def chat(
 ) -> None:
     """Talk to MODEL. Ctrl-C stops an answer, Ctrl-D ends the conversation."""
     # torch takes a second to import: --help must not wait for it.
-    from pascaline.engine.sampling_params import SamplingParams
-    from pascaline.llm.offline import LLM
+    with uninterrupted():
+        from pascaline.engine.sampling_params import SamplingParams
+        from pascaline.llm.offline import LLM
 
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() its editing keys and history

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
     Device,
     DeviceOption,
@@ -48,8 +49,9 @@ def generate(
 ) -> None:
     """Continue PROMPT and print the text, or everything about it with --json."""
     # torch takes a second to import: --help must not wait for it.
-    from pascaline.engine.sampling_params import SamplingParams
-    from pascaline.llm.offline import LLM
+    with uninterrupted():
+        from pascaline.engine.sampling_params import SamplingParams
+        from pascaline.llm.offline import LLM
 
     params = SamplingParams(
         temperature=temperature,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
     Device,
     DeviceOption,
@@ -36,8 +37,9 @@ def serve(
 ) -> None:
     """Serve MODEL: OpenAI API under /v1, a chat page at /, Prometheus metrics at /metrics."""
     # The web framework and torch take seconds to import: --help must not wait for them.
-    from pascaline.engine.engine_config import EngineConfig
-    from pascaline.server.run import ServerConfig, run_server
+    with uninterrupted():
+        from pascaline.engine.engine_config import EngineConfig
+        from pascaline.server.run import ServerConfig, run_server
 
     engine = EngineConfig(
         model_path="",

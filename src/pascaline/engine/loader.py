@@ -5,24 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
+import numpy
 import torch
 from torch import nn
 
 from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
 from pascaline.formats import StoredWeight, WeightReader
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
-from pascaline.models import Decoder, family_of
+from pascaline.models import Decoder, Family, family_of
 from pascaline.weights import Dense, Weight
 
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
 
+# Tables that are computed here, scales of a quantised KV cache or of quantised inputs, and shapes.
+_NEEDLESS = (".inv_freq", ".masked_bias", ".k_scale", ".v_scale", ".input_scale", ".weight_shape")
 GGUF_ROPE_FACTORS = "rope_freqs.weight"
 _LAYER_PREFIX = re.compile(r"^model\.layers\.\d+\.")
 
@@ -74,7 +78,50 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
             else:
                 stored[-1] = joined, stored[-1][1] + 1
         found.append(FoundWeight(slot, stored))
+    _refuse_unread(checkpoint, family, {name for item in found for name in item.names})
     return found
+
+
+def settle_tying(config: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
+    """The config with its head untied where a folder has another head than the embedding.
+
+    As transformers 5 does: what is there counts more than what config.json says. A GGUF says it by
+    having the tensor.
+    """
+    family = family_of(config)
+    names = [family.file_name(checkpoint, name) for name in ("model.embed_tokens.weight", "lm_head.weight")]
+    embedding, head = (checkpoint.tensors.get(name) for name in names)
+    if not config.tie_word_embeddings or checkpoint.container == "gguf" or not embedding or not head:
+        return config
+    alike = (embedding.type_name, embedding.shape) == (head.type_name, head.shape)
+    if alike:
+        first, second = (numpy.frombuffer(checkpoint.read(name), numpy.uint8) for name in names)
+        alike = numpy.array_equal(first, second)
+        for name in names:
+            checkpoint.release(name)
+    return config if alike else replace(config, tie_word_embeddings=False)
+
+
+def _refuse_unread(checkpoint: Checkpoint, family: Family, read: set[str]) -> None:
+    """Tensors of the layers that nobody reads: without them the text would be wrong, and nobody would know.
+
+    Raises
+    ------
+    CheckpointError : there are some, and they are not zeros, as biases are that some tools add.
+    """
+    layers = "blk."
+    if checkpoint.container == "safetensors":
+        layers = family.file_name(checkpoint, "model.layers.")
+    for name in sorted(set(checkpoint.tensors) - read):
+        if not name.startswith(layers) or name.endswith(_NEEDLESS):
+            continue
+        if len(checkpoint.tensors[name].shape) == 1 and not any(checkpoint.read(name)):
+            continue
+        raise CheckpointError(
+            f"{checkpoint.path.name} has the tensor {name!r}, which a model of type "
+            f"{family.model_type!r} with these settings has no place for",
+            remedy="The settings may be another model's: fetch the files again, or take the model's own",
+        )
 
 
 def load_weights(

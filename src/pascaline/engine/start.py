@@ -13,7 +13,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.loader import find_weights, load_rope_factors, load_weights
+from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
@@ -68,7 +68,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     device = settle_device(config.device)
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
-        model_config = read_config(checkpoint.hf_config, checkpoint.container)
+        model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
         launcher = Launcher(Policy(Chip(device), KERNELS))
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)

@@ -112,6 +112,7 @@ def _scheme_of(checkpoint: Checkpoint) -> Scheme | None:
             f"config.json's quantization_config is {config!r:.60}", expected="a group of settings"
         )
     method = config.get("quant_method")
+    method = method.lower() if isinstance(method, str) else method
     if not isinstance(method, str) or method not in SCHEMES:
         raise UnsupportedError(
             f"{checkpoint.path.name} holds weights quantised with {method!r:.60} "

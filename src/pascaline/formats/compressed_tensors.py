@@ -32,12 +32,19 @@ _BITS = (4, 8)
 
 @dataclass(frozen=True)
 class CompressedTensors:
-    """A checkpoint in pack-quantized form; bits and groups are read from each module's shapes."""
+    """A checkpoint in pack-quantized form; bits and groups are read from each module's shapes.
+
+    `asymmetric` and `ordered` are true where all groups of modules have zero points, and inputs in
+    another order than their groups': then the tensors that say so must be there.
+    """
+
+    asymmetric: bool
+    ordered: bool
 
     def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredWeight | None:
         if f"{module}.weight_packed" not in checkpoint.tensors:
             return None
-        return StoredLinears.of(_Tensors(checkpoint, module, shape))
+        return StoredLinears.of(_Tensors(self, checkpoint, module, shape))
 
 
 def parse(config: Mapping[str, object]) -> CompressedTensors:
@@ -62,7 +69,11 @@ def parse(config: Mapping[str, object]) -> CompressedTensors:
                 f"compressed-tensors with {bits!r:.60} bits of type {kind!r:.60}", expected="4 or 8 bits, int"
             )
     _refuse_online_transforms(config)
-    return CompressedTensors()
+    every = [group["weights"] for group in groups.values()]
+    return CompressedTensors(
+        asymmetric=all(weights.get("symmetric") is False for weights in every),
+        ordered=all(weights.get("actorder") == "group" for weights in every),
+    )
 
 
 def _refuse_online_transforms(config: Mapping[str, object]) -> None:
@@ -81,7 +92,9 @@ def _refuse_online_transforms(config: Mapping[str, object]) -> None:
 
 
 class _Tensors(LinearTensors):
-    def __init__(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
+    def __init__(
+        self, scheme: CompressedTensors, checkpoint: Checkpoint, module: str, shape: tuple[int, int]
+    ) -> None:
         self.checkpoint, self.module = checkpoint, module
         self.rows, columns = shape
         name = f"{module}.weight_packed"
@@ -109,6 +122,16 @@ class _Tensors(LinearTensors):
             names.append(f"{module}.weight_g_idx")
             entry_of(checkpoint, names[-1], ("I32",), (columns,))
             order = permutation_of(checkpoint, names[-1], columns, group_size)
+        for name, needed in (
+            (f"{module}.weight_zero_point", scheme.asymmetric),
+            (f"{module}.weight_g_idx", scheme.ordered and groups > 1),
+        ):
+            if needed and name not in names:
+                raise CheckpointError(
+                    f"{checkpoint.path.name} has no tensor {name!r}",
+                    expected="all that quantization_config says of the weights",
+                    remedy="The files may be incomplete: fetch them again",
+                )
         self.names = tuple(names)
         self.form = LinearForm(
             columns,

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -62,7 +63,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str,
+        model: str | Path,
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         max_model_len: int | None = None,
@@ -72,7 +73,7 @@ class LLM:
         pages: int | None = None,
         report: ProgressCallback = ignore_progress,
     ) -> None:
-        resolved = resolve(model, report)
+        resolved = resolve(str(model), report)
         self.text = ModelText.load(resolved.path)
         self._core = EngineCore(
             EngineConfig(
