@@ -17,7 +17,7 @@ from pascaline.weights.memory import allocate
 
 
 def _dense(type_name: str, dtype: torch.dtype) -> Format:
-    item = numpy.dtype(f"V{dtype.itemsize}")
+    item = numpy.dtype(f"u{dtype.itemsize}")
 
     def load(parts: Sequence[StoredRows]) -> Dense:
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
