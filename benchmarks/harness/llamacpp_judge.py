@@ -14,27 +14,17 @@ import llama_cpp
 import numpy
 
 from harness.json_lines import Answer, serve
+from harness.llamacpp_start import start_quietly
 
 BATCH_TOKENS = 512
-_LOG_ERROR = 4
 _NO_FLASH_ATTENTION = 0
-
-
-def _log_errors(level: int, text: bytes, _: object) -> None:
-    """llama.cpp writes a line for every tensor: only errors are passed on."""
-    if level == _LOG_ERROR:
-        sys.stderr.write(text.decode(errors="replace"))
-
-
-_LOG_CALLBACK = llama_cpp.llama_log_callback(_log_errors)  # C keeps a pointer to it
 
 
 class Judge:
     """Answers requests about files, one after the other; no model stays loaded."""
 
     def __init__(self, threads: int) -> None:
-        llama_cpp.llama_log_set(_LOG_CALLBACK, None)
-        llama_cpp.llama_backend_init()
+        start_quietly()
         self._threads = threads
 
     def quantise(self, source: str, target: str, file_type: int, pure: bool) -> Answer:

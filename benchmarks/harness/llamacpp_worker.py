@@ -17,27 +17,17 @@ import llama_cpp
 import numpy
 
 from harness.json_lines import Answer, serve
+from harness.llamacpp_start import start_quietly
 from harness.model_file import CONTEXT, sha256
 
 BATCH_TOKENS = 512
-_LOG_ERROR = 4
-
-
-def _log_errors(level: int, text: bytes, _: object) -> None:
-    """llama.cpp writes hundreds of lines while it loads: only errors are passed on."""
-    if level == _LOG_ERROR:
-        sys.stderr.write(text.decode(errors="replace"))
-
-
-_LOG_CALLBACK = llama_cpp.llama_log_callback(_log_errors)  # C keeps a pointer to it
 
 
 class Rounds:
     """One context, emptied before every measurement; greedy choice by numpy's argmax."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        llama_cpp.llama_log_set(_LOG_CALLBACK, None)
-        llama_cpp.llama_backend_init()
+        start_quietly()
         self._model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
         )

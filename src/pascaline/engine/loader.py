@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy
 import torch
-from torch import nn
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
 from pascaline.formats import StoredWeight, WeightReader
-from pascaline.layers.module import Layer, WeightSlot
+from pascaline.layers.module import WeightSlot
 from pascaline.layers.norm import RMSNorm
 from pascaline.models import Decoder, Family, family_of
 from pascaline.weights import Dense, Weight
@@ -115,7 +113,10 @@ def _refuse_unread(checkpoint: Checkpoint, family: Family, read: set[str]) -> No
     for name in sorted(set(checkpoint.tensors) - read):
         if not name.startswith(layers) or name.endswith(_NEEDLESS):
             continue
-        if len(checkpoint.tensors[name].shape) == 1 and not any(checkpoint.read(name)):
+        if (
+            len(checkpoint.tensors[name].shape) == 1
+            and not numpy.frombuffer(checkpoint.read(name), numpy.uint8).any()
+        ):
             continue
         raise CheckpointError(
             f"{checkpoint.path.name} has the tensor {name!r}, which a model of type "
@@ -140,7 +141,8 @@ def load_weights(
         Stage(report, "loading weights", total, "bytes", total / EXPECTED_BYTES_PER_S) as stage,
         _single_threaded_operations(),
     ):
-        for unit in _units(model):
+        # Embedding, each decoder layer, norm and head: each is settled before the next is loaded.
+        for unit in model.sublayers():
             for _, found in zip(unit.weight_slots(), remaining, strict=False):
                 found.slot.fill([(weight.to(device), count) for weight, count in _load(found, norm_offset)])
                 for name in found.names:
@@ -159,12 +161,6 @@ def _single_threaded_operations() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _units(model: Decoder) -> Iterator[Layer]:
-    """Embedding, each decoder layer, norm and head: what is settled before the next is loaded."""
-    for child in model.children():
-        yield from cast(Iterable[Layer], child if isinstance(child, nn.ModuleList) else [child])
 
 
 def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.Tensor | None:

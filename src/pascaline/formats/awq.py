@@ -17,9 +17,10 @@ import torch
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import UnsupportedError
 from pascaline.formats.format import StoredWeight
+from pascaline.formats.linear_directory import entry_of, scales_of
 from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
-from pascaline.formats.quantization_config import entry_of, group_size_of, one_of, whole_number
-from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, tensor_of
+from pascaline.formats.quantization_config import bits_of, fields_of, group_size_in, one_of
+from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS
 
 _BITS = 4
 _OUTPUTS_A_WORD = 8
@@ -41,34 +42,38 @@ class Awq:
 
 def parse(config: Mapping[str, object]) -> Awq:
     """quantization_config (or quant_config.json) of an AWQ checkpoint."""
-    bits = whole_number(config, "bits", "w_bit")
-    if bits != _BITS:
-        raise UnsupportedError(f"AWQ with {bits} bits", expected="4")
-    one_of(config, "version", ("gemm",), default="gemm")
-    return Awq(whole_number(config, "group_size", "q_group_size", default=128))
+    fields = fields_of(config)
+    bits_of(fields, "bits" if config.get("bits") is not None else "w_bit", "AWQ", (_BITS,))
+    one_of(fields, "version", ("gemm",))
+    name = "group_size" if config.get("group_size") is not None else "q_group_size"
+    return Awq(group_size_in(fields, name, 128))
 
 
 class _Tensors(LinearTensors):
     def __init__(self, scheme: Awq, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
-        self.checkpoint, self.module = checkpoint, module
+        self.checkpoint = checkpoint
         self.rows, columns = shape
         if self.rows % _OUTPUTS_A_WORD or columns % 2:
             raise UnsupportedError(
                 f"{checkpoint.path.name}: {module!r} has {columns} inputs and {self.rows} outputs",
                 expected="an even number of inputs and a multiple of 8 outputs",
             )
-        self.names = tuple(f"{module}.{name}" for name in ("qweight", "scales", "qzeros"))
+        self.names = self._words, self._scales, self._zeros = (
+            f"{module}.qweight",
+            f"{module}.scales",
+            f"{module}.qzeros",
+        )
         words = self.rows // _OUTPUTS_A_WORD
-        entry_of(checkpoint, self.names[0], ("I32",), (columns, words))
-        scales = checkpoint.tensors.get(self.names[1])
-        groups = scales.shape[0] if scales is not None and scales.shape else 0
-        self._scales = entry_of(checkpoint, self.names[1], tuple(SCALE_DTYPES), (groups, self.rows))
-        entry_of(checkpoint, self.names[2], ("I32",), (groups, words))
+        entry_of(checkpoint, self._words, ("I32",), (columns, words))
+        scales, group_size = scales_of(
+            checkpoint, self._scales, self.rows, columns, groups_first=True, configured=scheme.group_size
+        )
+        entry_of(checkpoint, self._zeros, ("I32",), (columns // group_size, words))
         self.form = LinearForm(
             columns,
             _BITS,
-            group_size_of(checkpoint, self.names[1], columns, groups, scheme.group_size),
-            SCALE_DTYPES[self._scales.type_name],
+            group_size,
+            SCALE_DTYPES[scales.type_name],
             zero=0,
             has_zeros=True,
             symmetric=False,
@@ -76,7 +81,7 @@ class _Tensors(LinearTensors):
         )
 
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words = self._words("qweight")
+        words = self.tensor(self._words)
         step = TILE_OUTPUTS // _OUTPUTS_A_WORD
         for start in range(0, words.shape[1], step):
             tile = words[:, start : start + step]
@@ -91,14 +96,10 @@ class _Tensors(LinearTensors):
                     outputs[:, _OUTPUT_OF_FIELD[2 * field + first]] = fields[..., field]
 
     def scales(self) -> torch.Tensor:
-        return tensor_of(self.checkpoint.read(self.names[1]), self._scales.type_name, self._scales.shape).t()
+        return self.tensor(self._scales).t()
 
     def zeros(self) -> torch.Tensor:
-        return _unpack(self._words("qzeros")).t()
-
-    def _words(self, name: str) -> torch.Tensor:
-        data = self.checkpoint.read(f"{self.module}.{name}")
-        return tensor_of(data, "I32", (-1, self.rows // _OUTPUTS_A_WORD))
+        return _unpack(self.tensor(self._zeros)).t()
 
 
 def _unpack(words: torch.Tensor) -> torch.Tensor:

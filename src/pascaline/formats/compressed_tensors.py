@@ -21,10 +21,15 @@ import torch
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.formats.format import StoredWeight
-from pascaline.formats.group_order import permutation_of
+from pascaline.formats.linear_directory import (
+    INT32_BITS,
+    bits_from_shape,
+    entry_of,
+    order_of,
+    scales_of,
+)
 from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
-from pascaline.formats.quantization_config import INT32_BITS, entry_of, group_size_of
-from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of, unpack_rows
+from pascaline.formats.word_packing import SCALE_DTYPES, unpack_rows
 
 _FORMAT = "pack-quantized"
 _BITS = (4, 8)
@@ -95,82 +100,55 @@ class _Tensors(LinearTensors):
     def __init__(
         self, scheme: CompressedTensors, checkpoint: Checkpoint, module: str, shape: tuple[int, int]
     ) -> None:
-        self.checkpoint, self.module = checkpoint, module
+        self.checkpoint = checkpoint
         self.rows, columns = shape
-        name = f"{module}.weight_packed"
-        seen = checkpoint.tensors[name].shape
-        bits, remainder = divmod(seen[-1] * INT32_BITS if seen else 0, columns)
-        if remainder or bits not in _BITS:
-            raise CheckpointError(
-                f"{checkpoint.path.name}: tensor {name!r} has shape {list(seen)}",
-                expected=f"{columns} · bits / 32 columns, bits 4 or 8",
-            )
-        entry_of(checkpoint, name, ("I32",), (self.rows, columns * bits // INT32_BITS))
-        names = [name, f"{module}.weight_scale"]
-        scales = checkpoint.tensors.get(names[-1])
-        groups = scales.shape[-1] if scales is not None and scales.shape else 0
-        self._scales = entry_of(checkpoint, names[-1], tuple(SCALE_DTYPES), (self.rows, groups))
-        group_size = group_size_of(checkpoint, names[-1], columns, groups, -1)
-        self._zeros = checkpoint.tensors.get(f"{module}.weight_zero_point")
-        if self._zeros is not None:
-            names.append(f"{module}.weight_zero_point")
-            packed = self._zeros.type_name != "I8"
+        self._words, self._scales, self._zeros, self._groups = (
+            f"{module}.weight_{name}" for name in ("packed", "scale", "zero_point", "g_idx")
+        )
+        bits = bits_from_shape(checkpoint, self._words, -1, columns, _BITS)
+        entry_of(checkpoint, self._words, ("I32",), (self.rows, columns * bits // INT32_BITS))
+        scales, group_size = scales_of(checkpoint, self._scales, self.rows, columns, groups_first=False)
+        groups = columns // group_size
+        self.names = (self._words, self._scales)
+        zeros = checkpoint.tensors.get(self._zeros)
+        if zeros is not None or scheme.asymmetric:
+            self.names += (self._zeros,)
+            packed = zeros is None or zeros.type_name != "I8"
             words = -(-self.rows * bits // INT32_BITS) if packed else self.rows
-            entry_of(checkpoint, names[-1], ("I32",) if packed else ("I8",), (words, groups))
+            entry_of(checkpoint, self._zeros, ("I32",) if packed else ("I8",), (words, groups))
         order = None
-        if f"{module}.weight_g_idx" in checkpoint.tensors:
-            names.append(f"{module}.weight_g_idx")
-            entry_of(checkpoint, names[-1], ("I32",), (columns,))
-            order = permutation_of(checkpoint, names[-1], columns, group_size)
-        for name, needed in (
-            (f"{module}.weight_zero_point", scheme.asymmetric),
-            (f"{module}.weight_g_idx", scheme.ordered and groups > 1),
-        ):
-            if needed and name not in names:
-                raise CheckpointError(
-                    f"{checkpoint.path.name} has no tensor {name!r}",
-                    expected="all that quantization_config says of the weights",
-                    remedy="The files may be incomplete: fetch them again",
-                )
-        self.names = tuple(names)
+        if self._groups in checkpoint.tensors or (scheme.ordered and groups > 1):
+            self.names += (self._groups,)
+            order = order_of(checkpoint, self._groups, columns, group_size)
         self.form = LinearForm(
             columns,
             bits,
             group_size,
-            SCALE_DTYPES[self._scales.type_name],
-            zero=1 << (bits - 1) if self._zeros is None else 0,
-            has_zeros=self._zeros is not None,
+            SCALE_DTYPES[scales.type_name],
+            zero=1 << (bits - 1) if zeros is None else 0,
+            has_zeros=zeros is not None,
             symmetric=False,
             order=order,
         )
 
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words, bits = self._words("weight_packed", (self.rows, -1)), self.form.bits
+        words, bits = self.tensor(self._words), self.form.bits
         if self.form.order is None:
             planes[0].view(torch.int32).copy_(words)
-            return
-        order = torch.tensor(self.form.order)
-        for start in range(0, self.rows, TILE_OUTPUTS):
-            tile = slice(start, start + TILE_OUTPUTS)
-            values = unpack_rows(words[tile].t(), bits)
-            pack_columns(values.index_select(0, order), bits, [plane[tile] for plane in planes])
+        else:
+            self.write_in_order(lambda outputs: unpack_rows(words[outputs].t(), bits), planes)
 
     def scales(self) -> torch.Tensor:
-        data = self.checkpoint.read(f"{self.module}.weight_scale")
-        return tensor_of(data, self._scales.type_name, self._scales.shape)
+        return self.tensor(self._scales)
 
     def zeros(self) -> torch.Tensor:
-        bits = self.form.bits
-        if self._zeros is None or self._zeros.type_name == "I32":
-            return unpack_rows(self._words("weight_zero_point", (-1, self.form.groups)), bits)[: self.rows]
-        name, half = f"{self.module}.weight_zero_point", 1 << (bits - 1)
-        signed = tensor_of(self.checkpoint.read(name), "I8", self._zeros.shape).short()
+        bits, stored = self.form.bits, self.tensor(self._zeros)
+        if stored.dtype == torch.int32:
+            return unpack_rows(stored, bits)[: self.rows]
+        half, signed = 1 << (bits - 1), stored.short()
         if signed.min() < -half or signed.max() >= half:
             raise CheckpointError(
-                f"{self.checkpoint.path.name}: tensor {name!r} is {signed.min()} to {signed.max()}",
+                f"{self.checkpoint.path.name}: tensor {self._zeros!r} is {signed.min()} to {signed.max()}",
                 expected=f"{bits}-bit integers, from {-half} to {half - 1}",
             )
         return (signed + half).to(torch.uint8)
-
-    def _words(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return tensor_of(self.checkpoint.read(f"{self.module}.{name}"), "I32", shape)

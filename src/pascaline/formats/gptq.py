@@ -22,17 +22,16 @@ import torch
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats.format import StoredWeight
-from pascaline.formats.group_order import permutation_of
-from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
-from pascaline.formats.quantization_config import (
+from pascaline.formats.linear_directory import (
     INT32_BITS,
+    bits_from_shape,
     entry_of,
-    flag,
-    group_size_of,
-    one_of,
-    whole_number,
+    order_of,
+    scales_of,
 )
-from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of, unpack_rows
+from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
+from pascaline.formats.quantization_config import bits_of, fields_of, group_size_in, one_of
+from pascaline.formats.word_packing import SCALE_DTYPES, unpack_rows
 
 BITS = (2, 3, 4, 8)
 
@@ -58,62 +57,61 @@ class Gptq:
 
 def parse(config: Mapping[str, object]) -> Gptq:
     """quantization_config (or quantize_config.json) of a GPTQ checkpoint."""
-    bits = whole_number(config, "bits")
-    if bits not in BITS:
-        raise UnsupportedError(f"GPTQ with {bits} bits", expected=", ".join(map(str, BITS)))
+    fields = fields_of(config)
+    bits_of(fields, "bits", "GPTQ", BITS)
     name = "checkpoint_format" if config.get("checkpoint_format") is not None else "format"
-    version = one_of(config, name, ("gptq", "gptq_v2"), default="gptq")
+    version = one_of(fields, name, ("gptq", "gptq_v2"))
     dynamic = config.get("dynamic")
     overrides = dynamic.values() if isinstance(dynamic, Mapping) else ()
-    everywhere = [config, *(override for override in overrides if isinstance(override, Mapping))]
+    everywhere = [
+        fields,
+        *(fields_of(override, "dynamic.") for override in overrides if isinstance(override, Mapping)),
+    ]
+    # Lists: every value is read, so that a wrong type is found wherever it stands.
+    symmetric = [settings.boolean("sym", default=True) for settings in everywhere]
+    act_order = [settings.boolean("desc_act", default=False) for settings in everywhere]
     return Gptq(
-        symmetric=all(flag(settings, "sym", default=True) for settings in everywhere),
-        act_order=any(flag(settings, "desc_act", default=False) for settings in everywhere),
-        group_size=whole_number(config, "group_size", default=-1),
+        symmetric=all(symmetric),
+        act_order=any(act_order),
+        group_size=group_size_in(fields, "group_size", -1),
         zero_offset=0 if version == "gptq_v2" else 1,
     )
 
 
 class _Tensors(LinearTensors):
     def __init__(self, scheme: Gptq, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
-        self.checkpoint, self.module = checkpoint, module
+        self.checkpoint = checkpoint
         self.rows, columns = shape
-        name = f"{module}.qweight"
-        seen = checkpoint.tensors[name].shape
-        bits, remainder = divmod(seen[0] * INT32_BITS if seen else 0, columns)
-        if remainder or bits not in BITS:
-            raise CheckpointError(
-                f"{checkpoint.path.name}: tensor {name!r} has shape {list(seen)}",
-                expected=f"{columns} · bits / 32 rows, bits one of {', '.join(map(str, BITS))}",
-            )
+        self._words, self._scales, self._zeros, self._groups = (
+            f"{module}.{name}" for name in ("qweight", "scales", "qzeros", "g_idx")
+        )
+        bits = bits_from_shape(checkpoint, self._words, 0, columns, BITS)
         if self.rows * bits % INT32_BITS or columns * bits % INT32_BITS:
             raise UnsupportedError(
-                f"{checkpoint.path.name}: {name!r} of {columns} inputs and {self.rows} outputs does "
+                f"{checkpoint.path.name}: {self._words!r} of {columns} inputs and {self.rows} outputs does "
                 f"not fill its words with {bits} bits"
             )
-        entry_of(checkpoint, name, ("I32",), (columns * bits // INT32_BITS, self.rows))
-        scales = checkpoint.tensors.get(f"{module}.scales")
-        groups = scales.shape[0] if scales is not None and scales.shape else 0
-        self._scales = entry_of(checkpoint, f"{module}.scales", tuple(SCALE_DTYPES), (groups, self.rows))
-        group_size = group_size_of(checkpoint, f"{module}.scales", columns, groups, scheme.group_size)
-        entry_of(checkpoint, f"{module}.qzeros", ("I32",), (groups, self.rows * bits // INT32_BITS))
-        names = [name, f"{module}.scales", f"{module}.qzeros"]
+        entry_of(checkpoint, self._words, ("I32",), (columns * bits // INT32_BITS, self.rows))
+        scales, group_size = scales_of(
+            checkpoint, self._scales, self.rows, columns, groups_first=True, configured=scheme.group_size
+        )
+        groups = columns // group_size
+        entry_of(checkpoint, self._zeros, ("I32",), (groups, self.rows * bits // INT32_BITS))
+        self.names = (self._words, self._scales, self._zeros)
         order = None
-        if f"{module}.g_idx" in checkpoint.tensors:
-            names.append(f"{module}.g_idx")
-            entry_of(checkpoint, names[-1], ("I32",), (columns,))
-            order = permutation_of(checkpoint, names[-1], columns, group_size)
+        if self._groups in checkpoint.tensors:
+            self.names += (self._groups,)
+            order = order_of(checkpoint, self._groups, columns, group_size)
         elif scheme.act_order and groups > 1:
             raise CheckpointError(
-                f"{checkpoint.path.name} has no tensor {module + '.g_idx'!r}",
+                f"{checkpoint.path.name} has no tensor {self._groups!r}",
                 expected="the group of each input, since quantization_config.desc_act is true",
             )
-        self.names = tuple(names)
         self.form = LinearForm(
             columns,
             bits,
             group_size,
-            SCALE_DTYPES[self._scales.type_name],
+            SCALE_DTYPES[scales.type_name],
             zero=scheme.zero_offset,
             has_zeros=True,
             symmetric=scheme.symmetric,
@@ -121,28 +119,15 @@ class _Tensors(LinearTensors):
         )
 
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words, bits = self._words("qweight", (-1, self.rows)), self.form.bits
+        words, bits = self.tensor(self._words), self.form.bits
         if self.form.order is None and bits != 3:
             # No field crosses a word: whole words change places, and nothing is unpacked.
             planes[0].view(torch.int32).copy_(words.t())
-            return
-        order = None if self.form.order is None else torch.tensor(self.form.order)
-        for start in range(0, self.rows, TILE_OUTPUTS):
-            tile = slice(start, start + TILE_OUTPUTS)
-            values = unpack_rows(words[:, tile], bits)
-            pack_columns(
-                values if order is None else values.index_select(0, order),
-                bits,
-                [plane[tile] for plane in planes],
-            )
+        else:
+            self.write_in_order(lambda outputs: unpack_rows(words[:, outputs], bits), planes)
 
     def scales(self) -> torch.Tensor:
-        data = self.checkpoint.read(f"{self.module}.scales")
-        return tensor_of(data, self._scales.type_name, self._scales.shape).t()
+        return self.tensor(self._scales).t()
 
     def zeros(self) -> torch.Tensor:
-        words = self._words("qzeros", (self.form.groups, -1))
-        return unpack_rows(words.t().contiguous(), self.form.bits)
-
-    def _words(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        return tensor_of(self.checkpoint.read(f"{self.module}.{name}"), "I32", shape)
+        return unpack_rows(self.tensor(self._zeros).t().contiguous(), self.form.bits)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.formats.format import StoredWeight
+from pascaline.formats.word_packing import TILE_OUTPUTS, pack_columns, tensor_of
 from pascaline.weights import Packed
 from pascaline.weights.codes import PLANE_BITS, Codes, Plane, packed_bytes
 from pascaline.weights.memory import allocate
@@ -56,6 +57,23 @@ class LinearTensors(ABC):
     names: tuple[str, ...]
     rows: int
     form: LinearForm
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A view of one of the file's tensors."""
+        entry = self.checkpoint.tensors[name]
+        return tensor_of(self.checkpoint.read(name), entry.type_name, entry.shape)
+
+    def write_in_order(
+        self, values_of: Callable[[slice], torch.Tensor], planes: Sequence[torch.Tensor]
+    ) -> None:
+        """Write codes, given as (K, outputs) uint8 of some outputs, in the order of the form."""
+        order = None if self.form.order is None else torch.tensor(self.form.order)
+        for start in range(0, self.rows, TILE_OUTPUTS):
+            tile = slice(start, start + TILE_OUTPUTS)
+            values = values_of(tile)
+            if order is not None:
+                values = values.index_select(0, order)
+            pack_columns(values, self.form.bits, [plane[tile] for plane in planes])
 
     @abstractmethod
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:

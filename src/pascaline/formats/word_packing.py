@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy
 import torch
 
-from pascaline.weights.codes import PLANE_BITS
+from pascaline.weights.codes import packed_fields
 
 SCALE_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 TILE_OUTPUTS = 256
@@ -50,13 +50,5 @@ def pack_columns(values: torch.Tensor, bits: int, planes: Sequence[torch.Tensor]
 
     K is a multiple of 8, so that rows end with bytes.
     """
-    start = 0
-    for plane_bits, plane in zip(PLANE_BITS[bits], planes, strict=True):
-        count, mask = 8 // plane_bits, (1 << plane_bits) - 1
-        fields = values if plane_bits == bits else (values >> start) & mask
-        fields = fields.view(-1, count, values.shape[1])
-        packed = fields[:, 0]
-        for field in range(1, count):
-            packed = packed | (fields[:, field] << field * plane_bits)
+    for plane, packed in zip(planes, packed_fields(values, bits), strict=True):
         plane.copy_(packed.t())
-        start += plane_bits

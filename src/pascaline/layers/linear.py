@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import torch
@@ -55,7 +55,8 @@ class MergedLinear(Layer):
         parent = path.rpartition(".")[0]
         self._rows = tuple(parts.values())
         self._stored_as_one = stored_as_one
-        self._pieces: list[_Piece] = []
+        # Weights, each with the rows of the parts that it is made of.
+        self._pieces: list[tuple[Weight, list[int]]] = []
         self._bias: Dense | None = None
         stored = {f"{parent}.{name}": rows for name, rows in parts.items()}
         if stored_as_one:
@@ -68,39 +69,28 @@ class MergedLinear(Layer):
         if attribute == "bias":
             self._bias = Dense(torch.cat([cast(Dense, bias).tensor for bias, _ in weights]))
             return
-        left = list(self._rows)
+        rows = iter(self._rows)
         for weight, count in weights:
-            rows = [left.pop(0) for _ in range(len(left) if self._stored_as_one else count)]
-            start = sum(sum(piece.rows) for piece in self._pieces)
-            self._pieces.append(_Piece(weight, rows, start))
+            parts = list(rows) if self._stored_as_one else list(islice(rows, count))
+            self._pieces.append((weight, parts))
 
     def weights(self) -> list[Weight]:
-        return [*(piece.weight for piece in self._pieces), *([] if self._bias is None else [self._bias])]
+        return [*(weight for weight, _ in self._pieces), *([] if self._bias is None else [self._bias])]
 
     def reorder_rows(self, order: torch.Tensor) -> None:
         """Put the rows of every part into another order, (rows of a part,) int64; parts are of one size."""
-        for piece in self._pieces:
-            starts = torch.arange(len(piece.rows), device=order.device) * len(order)
-            piece.weight.reorder_rows((starts[:, None] + order).flatten())
-        if self._bias is not None:
-            starts = torch.arange(len(self._rows), device=order.device) * len(order)
-            self._bias.reorder_rows((starts[:, None] + order).flatten())
+        for weight in self.weights():
+            parts = weight.shape[0] // len(order)
+            starts = torch.arange(parts, device=order.device) * len(order)
+            weight.reorder_rows((starts[:, None] + order).flatten())
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(T, in_features) -> each part's (T, rows), fp32; views of a shared output where merged."""
         parts: list[torch.Tensor] = []
-        for piece in self._pieces:
-            stop = piece.start + sum(piece.rows)
-            bias = None if self._bias is None else self._bias.tensor[piece.start : stop]
-            output = self.launch(_LINEAR, self.path, x, piece.weight, bias)
-            parts += torch.split(output, piece.rows, dim=1)
+        start = 0
+        for weight, rows in self._pieces:
+            stop = start + weight.shape[0]
+            bias = None if self._bias is None else self._bias.tensor[start:stop]
+            parts += torch.split(self.launch(_LINEAR, self.path, x, weight, bias), rows, dim=1)
+            start = stop
         return parts
-
-
-@dataclass
-class _Piece:
-    """Parts of a merged linear that are one weight: their numbers of rows, and those of all before."""
-
-    weight: Weight
-    rows: list[int]
-    start: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -53,7 +53,7 @@ class Layer(nn.Module):
 
     def declare(self, attribute: str, *shape: int) -> Weight:
         """A weight of this module that checkpoints call `<path>.<attribute>`."""
-        self._slots.append(WeightSlot(self, attribute, (WeightPart(f"{self.path}.{attribute}", shape),)))
+        self.declare_parts(attribute, {self.path: shape})
         return Dense(torch.empty(shape, device="meta"))
 
     def weight_slots(self) -> Iterator[WeightSlot]:
@@ -67,11 +67,15 @@ class Layer(nn.Module):
         [(weight, _)] = weights
         setattr(self, attribute, weight)
 
+    def sublayers(self) -> Iterator[Layer]:
+        """The layers directly below this one, those of lists one by one."""
+        for child in self.children():
+            yield from cast(Iterable[Layer], child if isinstance(child, nn.ModuleList) else [child])
+
     def settle(self) -> None:
         """What can only be done once all weights of a module and those below it are there."""
-        for child in self.children():
-            for layer in child if isinstance(child, nn.ModuleList) else [child]:
-                cast(Layer, layer).settle()
+        for layer in self.sublayers():
+            layer.settle()
 
     def resident_bytes(self) -> int:
         """What the weights of this module and those below it keep in memory."""

@@ -14,7 +14,7 @@ without looking into them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,14 @@ PLANE_BITS: dict[int, tuple[int, ...]] = {
     8: (8,),
 }
 """Planes of a code of so many bits, the lowest bits first."""
+
+Rows = Callable[[torch.Tensor], torch.Tensor]
+"""Takes some of a tensor's rows, or all of them from elsewhere."""
+
+
+def all_rows(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
 
 # An integer that holds all fields of one byte, each in a byte of its own.
 _SPREAD_DTYPES = {4: torch.int16, 2: torch.int32, 1: torch.int64}
@@ -55,16 +63,17 @@ class Plane:
     def run_bytes(self) -> int:
         return self.run * self.bits // 8
 
-    def fields(self) -> torch.Tensor:
-        """All elements in order, (N, columns padded to whole runs), uint8 (int8 as stored)."""
+    def fields(self, rows: Rows) -> torch.Tensor:
+        """All elements of some rows in order, columns padded to whole runs, uint8 (int8 as stored)."""
+        data = rows(self.data)
         if self.bits == 8:
-            return self.data
+            return data
         count = 8 // self.bits
         mask = 0x0101010101010101 * ((1 << self.bits) - 1)
         if self.run_bytes == 1:
             # PERF: the fields of a byte are spread over an integer's bytes, so that all operations are
             # on whole, contiguous words: 77 -> 68 ms for the demo's decode step (EPYC, 2 threads).
-            byte = self.data.to(_SPREAD_DTYPES[self.bits])
+            byte = data.to(_SPREAD_DTYPES[self.bits])
             spread = byte.clone()
             for field in range(1, count):
                 spread.bitwise_or_(byte << field * (8 - self.bits))
@@ -72,9 +81,9 @@ class Plane:
         # PERF: bits are masked eight bytes, and runs put together 16 bytes at a time, which torch
         # calls a complex number: 0.13 ms for 1536x1536 codes in runs of 32, 0.62 byte by byte.
         masked, item = (torch.int64, torch.complex128) if self.run_bytes % 16 == 0 else (torch.uint8,) * 2
-        words = self.data.view(masked)
+        words = data.view(masked)
         run_items = self.run_bytes // item.itemsize
-        runs = self.data.shape[1] // self.run_bytes
+        runs = data.shape[1] // self.run_bytes
         fields = torch.empty((len(words), runs, count, run_items), dtype=item, device=words.device)
         for field in range(count):
             some = (words >> field * self.bits).bitwise_and_(mask if masked.is_signed else mask & 0xFF)
@@ -112,12 +121,12 @@ class Codes:
     def resident_bytes(self) -> int:
         return sum(plane.data.numel() for plane in self.planes)
 
-    def unpack(self) -> torch.Tensor:
-        """(N, columns) uint8, or int8 where the codes are signed; maybe a view."""
-        lowest, *others = (plane.fields()[:, : self.columns] for plane in self.planes)
+    def unpack(self, rows: Rows = all_rows) -> torch.Tensor:
+        """(N, columns) uint8, or int8 where the codes are signed, of some rows; maybe a view."""
+        lowest, *others = (plane.fields(rows)[:, : self.columns] for plane in self.planes)
         return lowest.bitwise_or_(others[0] << self.planes[0].bits) if others else lowest
 
-    def over(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Codes:
+    def over(self, change: Rows) -> Codes:
         """The codes with `change` done to every plane's bytes; it may only touch rows."""
         return Codes(self.columns, tuple(replace(plane, data=change(plane.data)) for plane in self.planes))
 
@@ -125,19 +134,30 @@ class Codes:
     def pack(values: torch.Tensor, bits: int) -> Codes:
         """Codes of (N, columns) integers from 0 to 2^bits − 1, as a little-endian bit stream a plane."""
         columns = values.shape[1]
+        padded = torch.nn.functional.pad(values.to(torch.uint8), (0, -columns % 8))
         planes = []
-        start = 0
-        for plane_bits in PLANE_BITS[bits]:
-            count = 8 // plane_bits
-            fields = torch.nn.functional.pad(values.to(torch.uint8), (0, -columns % count))
-            fields = (fields >> start) & ((1 << plane_bits) - 1)
-            fields = fields.view(len(values), fields.shape[1] // count, count)
-            data = fields[..., 0].clone(memory_format=torch.contiguous_format)
-            for field in range(1, count):
-                data.bitwise_or_(fields[..., field] << field * plane_bits)
-            planes.append(Plane(plane_bits, count, data))
-            start += plane_bits
+        for plane_bits, data in zip(PLANE_BITS[bits], packed_fields(padded.t(), bits), strict=True):
+            used = -(-columns * plane_bits // 8)
+            rows = data[:used].t().clone(memory_format=torch.contiguous_format)
+            planes.append(Plane(plane_bits, 8 // plane_bits, rows))
         return Codes(columns, tuple(planes))
+
+
+def packed_fields(values: torch.Tensor, bits: int) -> Iterator[torch.Tensor]:
+    """Integers (K, N) uint8 as a bit stream down each column, (K · p / 8, N) for each plane of p bits.
+
+    K is a multiple of 8.
+    """
+    start = 0
+    for plane_bits in PLANE_BITS[bits]:
+        count, mask = 8 // plane_bits, (1 << plane_bits) - 1
+        fields = values if plane_bits == bits else (values >> start) & mask
+        fields = fields.reshape(-1, count, values.shape[1])
+        packed = fields[:, 0]
+        for field in range(1, count):
+            packed = packed | (fields[:, field] << field * plane_bits)
+        yield packed
+        start += plane_bits
 
 
 def packed_bytes(columns: int, bits: int) -> int:

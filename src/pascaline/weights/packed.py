@@ -25,14 +25,13 @@ Both levels are kept, because D · a is exact in fp32 and not in fp16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy
 import torch
 
 from pascaline.core.errors import ShapeError
-from pascaline.weights.codes import Codes
+from pascaline.weights.codes import Codes, Rows
 
 # Each dtype's bits as an integer, and those of its exponent, which are all ones in Inf and NaN.
 _PIECE = 1 << 16
@@ -137,11 +136,11 @@ class Packed:
         In fp32 D · a · c and E · b are exact for fp16 D and E (11 bits of significand and at most
         13 of the integers), so the result is rounded once, by the subtraction, or not at all.
         """
-        self._rows(lambda tensor: tensor[start:stop])._expand(out)
+        self._expand(lambda tensor: tensor[start:stop], out)
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
         """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
-        self._rows(lambda tensor: tensor.index_select(0, rows))._expand(out)
+        self._expand(lambda tensor: tensor.index_select(0, rows), out)
 
     def reorder_rows(self, order: torch.Tensor) -> None:
         """Put the rows into another order, in place: row i becomes what was row order[i]."""
@@ -161,7 +160,7 @@ class Packed:
             permutation=None if self.permutation is None else self.permutation.to(device),
         )
 
-    def _rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Packed:
+    def _rows(self, change: Rows) -> Packed:
         """The weight with `change` done to each tensor that has its rows."""
 
         def of(codes: Codes | None) -> Codes | None:
@@ -177,30 +176,37 @@ class Packed:
             zeros=of(self.zeros),
         )
 
-    def _expand(self, out: torch.Tensor) -> None:
-        """All values, to `out` (N, K), by the formula."""
-        rows, columns = self.shape
+    def _expand(self, rows: Rows, out: torch.Tensor) -> None:
+        """All values of some rows, to `out` (rows, K), by the formula.
+
+        PERF: rows are taken tensor by tensor; a `Packed` of each tile, checked anew, cost 5 % of a
+        decode step.
+        """
         target = out if self.permutation is None else torch.empty_like(out)
-        codes = self.codes.unpack()
+        codes = self.codes.unpack(rows)
         if self.table is None:
             target.copy_(codes)
         else:
             values = self.table.to(out.dtype).index_select(0, codes.flatten().int())
             target.copy_(values.view(codes.shape))
-        groups = target.view(rows, columns // self.group_size, self.group_size)
+        groups = target.view(len(out), self.shape[1] // self.group_size, self.group_size)
         if self.zeros is not None:
-            groups.sub_((self.zeros.unpack().to(out.dtype) + self.zero)[..., None])
+            groups.sub_((self.zeros.unpack(rows).to(out.dtype) + self.zero)[..., None])
         elif self.zero:
             groups.sub_(self.zero)
-        groups.mul_(_scale(self.scales, self.group_scales, self.group_scale_zero, out.dtype)[..., None])
+        a = None if self.group_scales is None else self.group_scales.unpack(rows)
+        groups.mul_(_scale(rows(self.scales), a, self.group_scale_zero, out.dtype)[..., None])
         if self.offsets is not None:
-            groups.sub_(_scale(self.offsets, self.group_offsets, 0, out.dtype)[..., None])
+            b = None if self.group_offsets is None else self.group_offsets.unpack(rows)
+            groups.sub_(_scale(rows(self.offsets), b, 0, out.dtype)[..., None])
         if self.permutation is not None:
             out[:, self.permutation.long()] = target
 
 
-def _scale(scales: torch.Tensor, integers: Codes | None, zero: int, dtype: torch.dtype) -> torch.Tensor:
-    """D · a, one number a group, (N, K / G)."""
+def _scale(
+    scales: torch.Tensor, integers: torch.Tensor | None, zero: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """D · a, one number a group, (rows, K / G)."""
     if scales.dtype == torch.uint8:
         # 2^(e − 128), whose smallest two are subnormal: 2^−128 and 2^−127.
         exponents = scales.int()
@@ -210,6 +216,6 @@ def _scale(scales: torch.Tensor, integers: Codes | None, zero: int, dtype: torch
         factors = scales.to(dtype)
     if integers is None:
         return factors
-    groups = integers.unpack().to(dtype).sub_(zero)
+    groups = integers.to(dtype).sub_(zero)
     groups.view(*factors.shape, groups.shape[1] // factors.shape[1]).mul_(factors[..., None])
     return groups
