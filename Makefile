@@ -17,6 +17,7 @@ setup: ## make .venv with all that is needed (PASCALINE_TORCH replaces the choic
 	@command -v $(PYTHON) >/dev/null || { echo "setup: no $(PYTHON) here; this mends it:" \
 		"sudo apt install python3-venv" >&2; exit 1; }
 	@$(PYTHON) scripts/setup.py
+	@.venv/bin/python scripts/build_native.py
 
 serve: setup ## serve a model over HTTP: MODEL=demo PORT=8000 HOST=127.0.0.1
 	@exec .venv/bin/pascaline serve '$(MODEL)' --host '$(HOST)' --port '$(PORT)'

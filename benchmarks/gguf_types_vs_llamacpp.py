@@ -41,23 +41,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy
-import torch
 from gguf import LlamaFileType
+from harness import pascaline_logits
 from harness.agreement import MAX_DELTA, SURE_MARGIN, Agreement, Logits, agreement, log_probabilities
 from harness.json_lines import Worker, WorkerError
 from harness.machine import measured_cpu, now, physical_cores, result_path, software
 from harness.model_file import sha256
 from harness.padded_demo import write_fp32
+from harness.texts import CHAT, TEXTS
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
 from pascaline.core.env import cache_dir
 from pascaline.core.errors import PascalineError, UnsupportedError
 from pascaline.core.progress import ignore_progress
-from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.start import start
-from pascaline.kv.cache import PAGE_SIZE
-from pascaline.kv.step_batch import StepBatch
 from pascaline.llm.model_text import ModelText
 
 CASE = "gguf-types-vs-llamacpp"
@@ -65,54 +62,6 @@ MAX_FP32_DELTA = 0.001
 """Of any token's log-probability, between two sides that both compute in fp32."""
 MAX_PADDING_DELTA = 0.001
 """Padding adds only zeros, so that sums differ in the last bits: in logits of up to about 30."""
-CONTEXT = 512
-
-TEXTS = {
-    "prose": """A steam engine turns heat into motion. Water boils in a closed vessel, the steam pushes a
-piston, and the piston turns a wheel. The first engines pumped water out of mines; they were slow, and
-burned so much coal that only mine owners could afford them.""",
-    "story": """"You are late," said the old woman, and she closed the door behind him. The room was dark
-and smelled of smoke. On the table lay a letter that nobody had opened. "Read it," she said. "It is for
-you. It has been lying here for twenty years." He sat down and held the paper close to the candle.""",
-    "code": """def fibonacci(n):
-    \"\"\"Return the first n Fibonacci numbers.\"\"\"
-    numbers = [0, 1]
-    while len(numbers) < n:
-        numbers.append(numbers[-1] + numbers[-2])
-    return numbers[:n]
-
-
-if __name__ == "__main__":
-    print(fibonacci(10))
-""",
-    "numbers": """| year | population | growth |
-| ---- | ---------- | ------ |
-| 1990 | 5,327,803,110 | 1.7 % |
-| 2000 | 6,148,898,975 | 1.4 % |
-| 2010 | 6,985,603,105 | 1.2 % |
-| 2020 | 7,840,952,880 | 0.9 % |""",
-    "french": """La machine à calculer de Pascal additionne et soustrait deux nombres directement. Il la
-conçut à l'âge de dix-neuf ans pour aider son père, qui devait remettre en ordre les impôts d'une
-province. Une cinquantaine de machines furent construites ; il en reste neuf.""",
-    "scripts": "Москва — столица России. Berlin ist die Hauptstadt von Deutschland. 東京は日本の首都です。",
-    "list": """Planets of the solar system, from the sun outwards:
-
-1. Mercury
-2. Venus
-3. Earth
-4. Mars
-5. Jupiter
-6. Saturn
-7. Uranus
-8. Neptune
-
-Primary colors: red, green, blue. Days of the week: Monday, Tuesday, Wednesday, Thursday, Friday""",
-}
-CHAT = [
-    {"role": "user", "content": "What is the capital of France, and which river flows through it?"},
-    {"role": "assistant", "content": "The capital of France is Paris. The Seine flows through it."},
-    {"role": "user", "content": "Thank you! And the capital of Italy?"},
-]
 
 Verdict = Literal["agrees", "agrees, but for llama.cpp's rounding", "FAILS", "not read"]
 
@@ -286,7 +235,7 @@ class Comparison:
             self._quantise(self._fp32(variant.padded), path, variant.file_type, variant.pure)
         tensors = _tensor_types(path)
         try:
-            ours = log_probabilities(_our_logits(path, self._prompts))
+            ours = log_probabilities(pascaline_logits.logits(path, self._prompts, "fp32"))
         except UnsupportedError as error:
             return Judgement(variant.name, tensors, not_read=str(error))
         theirs = log_probabilities(self._llamacpp(path))
@@ -325,27 +274,6 @@ class Comparison:
         logits: Logits = numpy.load(target)
         target.unlink()
         return logits
-
-
-def _our_logits(path: Path, prompts: list[list[int]]) -> Logits:
-    """Our logits after every token of every prompt, (tokens, V); each prompt is one step."""
-    pages = -(-CONTEXT // PAGE_SIZE)
-    runner = start(EngineConfig(str(path), device="cpu", pages=pages), ignore_progress).runner
-    rows = []
-    for prompt in prompts:
-        positions = torch.arange(len(prompt))
-        batch = StepBatch(
-            token_ids=torch.tensor(prompt),
-            positions=positions,
-            slots=positions,
-            page_table=torch.arange(-(-len(prompt) // PAGE_SIZE), dtype=torch.int32)[None],
-            query_start=torch.tensor([0, len(prompt)], dtype=torch.int32),
-            context_lengths=torch.tensor([len(prompt)], dtype=torch.int32),
-            logit_rows=positions,
-        )
-        rows.append(runner.run(batch).numpy())
-    logits: Logits = numpy.concatenate(rows)
-    return logits
 
 
 def _tensor_types(path: Path) -> dict[str, int]:

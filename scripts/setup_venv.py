@@ -7,11 +7,11 @@ somebody else's and is left alone.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import build_native
+import setup_lock
 import setup_torch
 from setup_torch import TorchChoice
 
@@ -138,7 +138,7 @@ class Setup:
         """Do what is needed with the Python that runs this; 0, or 1 with the reason on stderr."""
         # As an exception, SIGTERM takes pip along; left behind, it would write into the next set-up.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        with _alone(self.root):
+        with setup_lock.alone(self.root, "another set-up of this folder is at work; waiting for it"):
             again = Setup.inspect(self.root)  # another set-up may have just finished
             if again.is_ready():
                 again.say_ready()
@@ -225,26 +225,36 @@ class Setup:
         if _output([*self._python(), "-c", "import torch; print(torch.__version__)"]) is None:
             _fail("torch was installed but does not load: its message is above")
             return False
+        self._install_compiler()
         return True
 
+    def _install_compiler(self) -> None:
+        """Where the machine has no C++ compiler, bring one for the CPU kernels; who goes without is told."""
+        if build_native.system_compiler() or not build_native.sets_for(platform.machine()):
+            return
+        print(f"setup: no C++ compiler here: fetching {build_native.ZIG}, 0.1 GB", flush=True)
+        if not self._run_pip(["--quiet", build_native.ZIG], stderr=subprocess.DEVNULL):
+            print("setup: note: that failed; nothing else needs it", flush=True)
+
     def _pip_install(self, arguments: list[str]) -> bool:
+        done = self._run_pip(arguments)
+        if not done:
+            _fail("pip failed: its message is above; when that is mended, the same command starts afresh")
+        return done
+
+    def _run_pip(self, arguments: list[str], stderr: int | None = None) -> bool:
         # pip unpacks in TMPDIR, and /tmp is often a small memory disk. PIP_USER=1 would stop pip in any venv.
         temporary = self.venv / "tmp"
         temporary.mkdir(exist_ok=True)
         ours = {"TMPDIR": str(temporary), "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         # Compiling all modules now costs more than compiling the few that are imported, when they are.
-        command = [*self._pip(), "install", "--no-compile", *arguments]
-        status = subprocess.run(command, cwd=self.root, env={**os.environ, **ours}).returncode
+        command = [*self._python(), "-m", "pip", "install", "--no-compile", *arguments]
+        status = subprocess.run(command, cwd=self.root, env={**os.environ, **ours}, stderr=stderr).returncode
         shutil.rmtree(temporary, ignore_errors=True)
-        if status != 0:
-            _fail("pip failed: its message is above; when that is mended, the same command starts afresh")
         return status == 0
 
     def _python(self) -> list[str]:
         return [str(self.venv / "bin" / "python"), "-I"]
-
-    def _pip(self) -> list[str]:
-        return [*self._python(), "-m", "pip"]
 
 
 def expected(download_mb: int) -> str:
@@ -255,23 +265,6 @@ def expected(download_mb: int) -> str:
         f"at most {download_mb / 1e3:.1f} GB to download, {max(1, round(download_minutes))} min at "
         f"100 Mbit/s, then about {install_minutes} min to install"
     )
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold off a second set-up of the same folder until this one is done."""
-    folder = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("setup: another set-up of this folder is at work; waiting for it", flush=True)
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        except OSError:  # some network file systems have no locks; two set-ups at once are rare
-            pass
-        yield
-    finally:
-        os.close(folder)
 
 
 def _override() -> str | None:

@@ -26,20 +26,27 @@ class WorkerError(Exception):
 class Worker:
     """`python -m harness.<module> arguments…`, started and greeted; use as a context manager.
 
-    `hello` is the worker's first line, sent when it is ready.
+    `hello` is the worker's first line, sent when it is ready. `environment` holds variables that the
+    worker gets besides those that this process was started with.
     """
 
-    def __init__(self, python: str, module: str, *arguments: str) -> None:
+    def __init__(
+        self, python: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.module = module
         self._process = subprocess.Popen(
             [python, "-m", f"harness.{module}", *arguments],
             cwd=BENCHMARKS,
-            env=first_environment(),
+            env=first_environment() | dict(environment or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.hello = self._answer()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ask(self, what: str, **arguments: object) -> Answer:
         """Send one request and wait for its answer."""

@@ -21,6 +21,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_weights
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
+from pascaline.kernels.kernel import as_it_is
 from pascaline.models import build, read_config
 
 KIBIBYTE = 1024
@@ -56,7 +57,7 @@ def load(path: Path) -> dict[str, float]:
     nbytes = sum(checkpoint.tensors[name].nbytes for item in weights for name in item.names)
     before = peak_bytes()
     began = time.perf_counter()
-    resident = load_weights(model, checkpoint, weights, device, ignore_progress)
+    resident = load_weights(model, checkpoint, weights, device, as_it_is, ignore_progress)
     seconds = time.perf_counter() - began
     return {
         "seconds": seconds,

@@ -27,7 +27,7 @@ _INSTRUCTION_SETS = (
 """Those that matrix kernels are written for, as /proc/cpuinfo spells them."""
 
 _BANDWIDTH_BYTES = 1 << 29
-_BANDWIDTH_PASSES = 9
+_BANDWIDTH_PASSES = 30
 
 
 def physical_cores() -> int:
@@ -44,8 +44,20 @@ def measured_cpu(threads: int) -> Cpu:
         name=info.get("model name", platform.processor() or platform.machine()),
         threads=threads,
         instruction_sets=[name for name in _INSTRUCTION_SETS if name in flags],
-        read_gb_per_s_measured=round(_read_bandwidth(threads) / 1e9, 2),
+        read_gb_per_s_measured=round(read_bandwidth(threads) / 1e9, 2),
     )
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes a second of summing an array far larger than the caches, the best of several passes."""
+    torch.set_num_threads(threads)
+    array = torch.ones(_BANDWIDTH_BYTES // 4, dtype=torch.float32)
+    best = float("inf")
+    for _ in range(_BANDWIDTH_PASSES):
+        began = time.perf_counter()
+        array.sum()
+        best = min(best, time.perf_counter() - began)
+    return _BANDWIDTH_BYTES / best
 
 
 def software(*packages: str) -> dict[str, str]:
@@ -85,18 +97,6 @@ def result_path(cpu: Cpu, created: str, case: str) -> Path:
 def now() -> str:
     """The time for a record: ISO 8601, UTC, in seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _read_bandwidth(threads: int) -> float:
-    """Bytes a second of summing an array far larger than the caches, the best of several passes."""
-    torch.set_num_threads(threads)
-    array = torch.ones(_BANDWIDTH_BYTES // 4, dtype=torch.float32)
-    best = float("inf")
-    for _ in range(_BANDWIDTH_PASSES):
-        began = time.perf_counter()
-        array.sum()
-        best = min(best, time.perf_counter() - began)
-    return _BANDWIDTH_BYTES / best
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -1,12 +1,9 @@
-"""What both sides of a comparison agree on. Standard library only."""
+"""The file that both sides of a comparison read. Standard library only."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-
-CONTEXT = 1024
-"""Tokens of context that each side is set up for."""
 
 
 def sha256(path: Path) -> str:

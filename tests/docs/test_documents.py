@@ -85,7 +85,7 @@ def test_client_examples_run_against_the_server(code: str, server_url: str) -> N
     code = code.replace("http://127.0.0.1:8000", server_url)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "The capital of France is Paris."
+    assert run.stdout.strip() == "The capital of Japan is Tokyo."
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

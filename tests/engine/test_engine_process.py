@@ -57,8 +57,8 @@ def engines() -> list[psutil.Process]:
 
 
 async def text_of(llm: AsyncLLM, prompt: str, params: SamplingParams) -> str:
-    async with llm.request(llm.text.encode(prompt), params) as running:
-        return "".join([delta.text async for delta in running.deltas()])
+    async with llm.requests([llm.text.encode(prompt)], params) as running:
+        return "".join([delta.text async for _, delta in running.deltas()])
 
 
 async def idle_status(llm: AsyncLLM) -> EngineStatus:
@@ -86,14 +86,14 @@ def test_a_life(demo_path: Path) -> None:
                 text_of(llm, PROMPT, greedy(4)), text_of(llm, "1, 2, 3, 4,", greedy(3))
             )
             assert texts == [" Paris.\n\n", " 5,"]
-            async with llm.request(llm.text.encode(PROMPT), greedy()) as running:
+            async with llm.requests([llm.text.encode(PROMPT)], greedy()) as running:
                 async for _ in running.deltas():
                     break
             assert llm.live_requests == 0
             status = await idle_status(llm)
             assert status.pages_free + status.pages_cached == status.pages_total
             with pytest.raises(ConfigError, match="256 tokens"):
-                async with llm.request([1] * 256, greedy(1)):
+                async with llm.requests([[1] * 256], greedy(1)):
                     pass
             assert await text_of(llm, PROMPT, greedy(1)) == " Paris"
         with pytest.raises(EngineError, match="shutting down"):
@@ -109,7 +109,7 @@ def test_a_killed_engine_is_reported_to_everyone_who_waits(demo_path: Path) -> N
     async def live() -> None:
         async with started(demo_path) as llm:
             waiting = [asyncio.create_task(text_of(llm, PROMPT, greedy())) for _ in range(3)]
-            async with llm.request(llm.text.encode(PROMPT), greedy()) as running:
+            async with llm.requests([llm.text.encode(PROMPT)], greedy()) as running:
                 await anext(running.deltas())
                 [engine] = engines()
                 engine.kill()
@@ -131,7 +131,7 @@ def test_stopping_ends_requests_with_an_error(demo_path: Path) -> None:
     async def live() -> None:
         async with (
             started(demo_path) as llm,
-            llm.request(llm.text.encode(PROMPT), greedy()) as running,
+            llm.requests([llm.text.encode(PROMPT)], greedy()) as running,
         ):
             await anext(running.deltas())
             await llm.stop()

@@ -13,7 +13,7 @@ from pascaline.llm.offline import LLM
 from pascaline.llm.outputs import Completion
 
 PROMPT = "The capital of France is"
-ANSWER = " Paris.\n\nThe answer is"
+ANSWER = " Paris.\n\nThe"  # what follows is nearly a tie
 """What the demo model says, greedily."""
 
 
@@ -54,9 +54,9 @@ def test_each_way_to_end(demo_llm: LLM) -> None:
     [eos, *_] = demo_llm.ready.eos_token_ids
     bias = {eos: 100.0}
     wishes = {
-        "length": greedy(7),
+        "length": greedy(5),
         "one token": greedy(1),
-        "stop string": greedy(9, stop=("nothing of this", "\nThe a")),
+        "stop string": greedy(9, stop=("nothing of this", "\nThe")),
         "stop token": greedy(9, stop_token_ids=(dot,)),
         "end token": greedy(9, logit_bias=bias),
         "end token ignored": greedy(3, logit_bias=bias, ignore_eos=True),
@@ -76,7 +76,7 @@ def test_each_way_to_end(demo_llm: LLM) -> None:
     assert found["stop token"].token_ids[-1] == dot
     assert found["end token"].token_ids == [eos]
     assert found["end token ignored"].token_ids == [eos] * 3
-    assert len(found["length"].token_ids) == 7
+    assert len(found["length"].token_ids) == 5
     assert all(result.prefill_s > 0 for result in results)
 
 
@@ -178,7 +178,7 @@ def test_a_stream_that_nobody_reads_costs_nothing(demo_llm: LLM) -> None:
 
 
 def test_a_stop_string_in_a_stream_is_never_shown(demo_llm: LLM) -> None:
-    deltas = list(demo_llm.stream(PROMPT, greedy(20, stop=("\nThe answer",))))
+    deltas = list(demo_llm.stream(PROMPT, greedy(20, stop=("\nThe",))))
     assert "".join(delta.text for delta in deltas) == " Paris.\n"
     assert [delta.finish_reason for delta in deltas[:-1]] == [None] * (len(deltas) - 1)
     assert deltas[-1].finish_reason == "stop"

@@ -12,6 +12,7 @@ import torch
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.start import start
+from pascaline.kernels.policy import Arithmetic
 from pascaline.kv.cache import PAGE_SIZE
 from pascaline.kv.step_batch import StepBatch
 
@@ -35,8 +36,17 @@ class SteppedModel:
         pages: int,
         device: Literal["cpu", "cuda"] = "cpu",
         max_model_len: int | None = None,
+        arithmetic: Arithmetic = "fp32",
+        key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto",
     ) -> None:
-        config = EngineConfig(str(path), device=device, pages=pages, max_model_len=max_model_len)
+        config = EngineConfig(
+            str(path),
+            device=device,
+            pages=pages,
+            max_model_len=max_model_len,
+            arithmetic=arithmetic,
+            key_value_dtype=key_value_dtype,
+        )
         self.started = start(config, ignore_progress)
         generator = torch.Generator().manual_seed(3)
         self._shuffled = torch.randperm(pages, generator=generator).tolist()
@@ -72,4 +82,4 @@ class SteppedModel:
                 logit_rows=placed(list(range(sum(counts))), torch.int64),
             )
         )
-        return list(logits.cpu().split(counts))
+        return list(logits.cpu().clone().split(counts))

@@ -218,9 +218,14 @@ def random_prompt(length: int, seed: int) -> list[int]:
     return torch.randint(1000, 40000, (length,), generator=generator).tolist()
 
 
+def in_fp32(demo: Demo, **settings: int) -> EngineConfig:
+    """Arithmetic like the reference's, which 8-bit activations are not."""
+    return EngineConfig(str(demo.path), device="cpu", arithmetic="fp32", **settings)  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def core(demo: Demo) -> EngineCore:
-    return EngineCore(EngineConfig(str(demo.path), device="cpu", max_batch_tokens=512, max_sequences=64))
+    return EngineCore(in_fp32(demo, max_batch_tokens=512, max_sequences=64))
 
 
 def test_alone_then_on_remembered_pages(core: EngineCore, demo: Demo) -> None:
@@ -241,9 +246,7 @@ def test_among_64(core: EngineCore, demo: Demo) -> None:
 
 @pytest.mark.parametrize("max_batch_tokens", [16, 64])
 def test_in_chunks(max_batch_tokens: int, demo: Demo) -> None:
-    chunked = EngineCore(
-        EngineConfig(str(demo.path), device="cpu", max_batch_tokens=max_batch_tokens, max_sequences=16)
-    )
+    chunked = EngineCore(in_fp32(demo, max_batch_tokens=max_batch_tokens, max_sequences=16))
     [outcome] = run(chunked, [greedy_request(1, demo.prompt, prompt_logprobs=True)])
     # One step a chunk; the last of them gives the first token.
     assert chunked.status().steps == -(-len(demo.prompt) // max_batch_tokens) + DECODED - 1
@@ -256,7 +259,7 @@ def test_after_preemption(demo: Demo) -> None:
     page = 16
     earlier = [greedy_request(index, random_prompt(7 * page - 3, index)) for index in range(2)]
     pages = 2 * 7 + -(-len(demo.prompt) // page) + 1
-    small = EngineCore(EngineConfig(str(demo.path), device="cpu", pages=pages, max_sequences=16))
+    small = EngineCore(in_fp32(demo, pages=pages, max_sequences=16))
     outcomes = run(small, [*earlier, greedy_request(2, demo.prompt)])
     assert [outcome.preempted for outcome in outcomes] == [False, False, True]
     assert_exact(outcomes[2], demo)

@@ -23,6 +23,7 @@ from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_weights, settle_tying
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
+from pascaline.kernels.kernel import as_it_is
 from pascaline.models import FAMILIES, build, read_config
 from pascaline.weights import Packed, Weight
 
@@ -37,7 +38,7 @@ def layers(path: Path) -> list[dict[str, list[Weight]]]:
         read_config(checkpoint.hf_config, checkpoint.container), Launcher(Policy(Chip(device), KERNELS))
     )
     found = find_weights(model, checkpoint)
-    resident = load_weights(model, checkpoint, found, device, ignore_progress)
+    resident = load_weights(model, checkpoint, found, device, as_it_is, ignore_progress)
     assert resident == model.resident_bytes() <= sum(item.resident_bytes for item in found)
     checkpoint.close()
     prefix = "model.layers.{}."

@@ -29,6 +29,7 @@ from transformers_reference import ALLOWED_UNITS, Reference, reference, units_aw
 
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import CheckpointError
+from pascaline.kernels.policy import Arithmetic
 from pascaline.models import FAMILIES, read_config
 
 TINY = {name: family.tiny for name, family in FAMILIES.items()}
@@ -107,6 +108,7 @@ def worst_of_run(
     *,
     max_model_len: int = 256,
     plan_is_exact: bool = True,
+    arithmetic: Arithmetic = "fp32",
 ) -> float:
     """Largest distance, in units, over a prefill alone and three unequal prompts decoded together.
 
@@ -114,7 +116,14 @@ def worst_of_run(
     """
     prompts = [tokens(count, model.config.get_text_config().vocab_size) for count in (90, 23, 5)]
     references = [reference(model, prompt) for prompt in prompts]
-    stepped = SteppedModel(path, pages=32, device=device, max_model_len=max_model_len)
+    stepped = SteppedModel(
+        path,
+        pages=32,
+        device=device,
+        max_model_len=max_model_len,
+        arithmetic=arithmetic,
+        key_value_dtype="fp32",
+    )
     config, ready = stepped.started.model_config, stepped.started.ready
     assert config.max_position_embeddings == 256
     assert ready.max_model_len == max_model_len

@@ -140,6 +140,7 @@ def test_lone_request_that_is_cut_off_is_gone_from_the_metrics(server: RunningSe
     # Nobody else's step brings news of the engine afterwards.
     request = body(0, stream=True, max_tokens=500)
     with httpx.stream("POST", f"{server.url}/v1/completions", json=request) as answer:
-        assert next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: an iterator that goes away closes the stream
+        assert next(lines)
         assert server.metrics()["pascaline_sequences_running"] == 1
     assert until(server.idle), server.metrics()

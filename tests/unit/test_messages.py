@@ -58,6 +58,8 @@ configs = st.builds(
     gpu_memory_utilization=shares,
     max_batch_tokens=st.integers(100, 9000),
     max_sequences=st.integers(1, 100),
+    arithmetic=st.sampled_from(["auto", "fp32"]),
+    key_value_dtype=st.sampled_from(["auto", "fp16", "fp32"]),
     pages=optional(st.integers(1, 10**6)),
 )
 params = st.builds(
@@ -148,7 +150,7 @@ def test_the_strategies_build_every_message_and_setting() -> None:
     assert set(typing.get_args(ToEngine)) == {Start, Submit, Abort, Shutdown}
     assert set(typing.get_args(FromEngine)) == {StartProgress, Ready, Failed, StepOutputs}
     assert len(dataclasses.fields(SamplingParams)) == 16
-    assert len(dataclasses.fields(EngineConfig)) == 7
+    assert len(dataclasses.fields(EngineConfig)) == 9
     assert len(msgspec.structs.fields(EngineStatus)) == 11
     assert len(msgspec.structs.fields(Ready)) == 12
 

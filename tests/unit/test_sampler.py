@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 from pascaline.engine.sampler import CANDIDATES, sample, uniform
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.engine.sequence import Sequence
+from pascaline.kernels.cpu import native
 
 VOCABULARY = 61
 Vector = NDArray[numpy.float64]
+
+
+@pytest.fixture(params=["native", "torch"], autouse=True)
+def _sampler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is of both."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: "this test is of torch's")
+    elif isinstance(native.library(), str):
+        pytest.skip(f"no native library here: {native.library()}")
 
 
 def sequence_of(

@@ -3,6 +3,8 @@
 | variable | meaning | default |
 | --- | --- | --- |
 | PASCALINE_CACHE | folder for downloaded models | $XDG_CACHE_HOME/pascaline, else ~/.cache/pascaline |
+| PASCALINE_THREADS | threads that compute on the CPU | OMP_NUM_THREADS, else one a physical core |
+| PASCALINE_CPU_INSTRUCTIONS | CPU kernels to use: `avx512-vnni` or `avx2` | the fastest that run here |
 
 `PASCALINE_TORCH`, read by `make setup` only, replaces its choice of torch (a pip requirement).
 """
@@ -25,3 +27,24 @@ def cache_dir() -> Path:
         return Path(base).expanduser() / "pascaline"
     except RuntimeError as error:  # no HOME, and no such user: a container with a user id of its own
         raise ConfigError("no home folder is known", remedy="Set HOME, or PASCALINE_CACHE") from error
+
+
+def threads() -> int | None:
+    """The number of compute threads that the user set.
+
+    Raises
+    ------
+    ConfigError : it is no number, or less than 1.
+    """
+    for name in ("PASCALINE_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(name, "").partition(",")[0].strip()
+        if value:
+            if not value.isdecimal() or int(value) < 1:
+                raise ConfigError(f"{name} is {value!r:.40}", expected="a number of threads, at least 1")
+            return int(value)
+    return None
+
+
+def cpu_instructions() -> str | None:
+    """The instruction set that the CPU kernels are to use; None means the fastest."""
+    return os.environ.get("PASCALINE_CPU_INSTRUCTIONS") or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy
 import torch
 
 from pascaline.engine.sequence import Chunk, Sequence
@@ -63,17 +64,18 @@ def prepare(chunks: list[Chunk], device: torch.device) -> PreparedStep:
             sampled_rows.append(len(logit_rows))
             logit_rows.append(len(token_ids) - 1)
 
-    def integers(values: list[int], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=device)
+    def integers(values: list[int] | list[list[int]], dtype: type[numpy.signedinteger]) -> torch.Tensor:
+        # PERF: by way of numpy, 3 µs instead of 10 for a short list.
+        return torch.from_numpy(numpy.array(values, dtype)).to(device)
 
     page_table = [chunk.sequence.pages + [0] * (width - len(chunk.sequence.pages)) for chunk in chunks]
     batch = StepBatch(
-        token_ids=integers(token_ids, torch.int64),
-        positions=integers(positions, torch.int64),
-        slots=integers(slots, torch.int64),
-        page_table=torch.tensor(page_table, dtype=torch.int32, device=device),
-        query_start=integers(query_start, torch.int32),
-        context_lengths=integers([chunk.stop for chunk in chunks], torch.int32),
-        logit_rows=integers(logit_rows, torch.int64),
+        token_ids=integers(token_ids, numpy.int64),
+        positions=integers(positions, numpy.int64),
+        slots=integers(slots, numpy.int64),
+        page_table=integers(page_table, numpy.int32),
+        query_start=integers(query_start, numpy.int32),
+        context_lengths=integers([chunk.stop for chunk in chunks], numpy.int32),
+        logit_rows=integers(logit_rows, numpy.int64),
     )
     return PreparedStep(batch, sampled, sampled_rows, prompt_rows)

@@ -102,10 +102,12 @@ class EngineCore:
             prepared = prepare(chunks, self._device)
             logits = self._runner.run(prepared.batch)
             self._note_prompt_logprobs(prepared, logits)
-            wanted = logits[prepared.sampled_rows]
-            sampled = sample(wanted, prepared.sampled) if prepared.sampled else []
-            finite = wanted.amax(-1).isfinite().tolist() if prepared.sampled else []
-            broken = {item for item, good in zip(prepared.sampled, finite, strict=True) if not good}
+            if prepared.prompt_rows:  # else all rows are sampled from, in order
+                logits = logits[prepared.sampled_rows]
+            sampled = sample(logits, prepared.sampled) if prepared.sampled else []
+            broken = {
+                item for item, choice in zip(prepared.sampled, sampled, strict=True) if not choice.is_finite
+            }
             # What broken sequences computed must not be remembered for others.
             self.scheduler.commit([chunk for chunk in chunks if chunk.sequence not in broken])
             for sequence, choice in zip(prepared.sampled, sampled, strict=True):

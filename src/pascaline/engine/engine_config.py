@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pascaline.core.errors import ConfigError
+from pascaline.kernels.policy import Arithmetic
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class EngineConfig:
     max_batch_tokens : most new tokens in one step; longer prompts are computed in chunks.
     max_sequences : most sequences in one step.
     pages : size of the KV page pool, instead of what memory allows.
+    arithmetic : "auto" takes the fastest kernels, whose activations may be rounded to 8 bits; "fp32" keeps to
+        fp32 throughout.
+    key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else.
     """
 
     model_path: str
@@ -31,10 +35,16 @@ class EngineConfig:
     max_batch_tokens: int = 512
     max_sequences: int = 64
     pages: int | None = None
+    arithmetic: Arithmetic = "auto"
+    key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}", expected="auto, cpu or cuda")
+        if self.arithmetic not in ("auto", "fp32"):
+            raise ConfigError(f"arithmetic is {self.arithmetic!r}", expected="auto or fp32")
+        if self.key_value_dtype not in ("auto", "fp16", "fp32"):
+            raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected="auto, fp16 or fp32")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
 from pascaline.formats import StoredWeight, WeightReader
-from pascaline.layers.module import WeightSlot
+from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
 from pascaline.models import Decoder, Family, family_of
 from pascaline.weights import Dense, Weight
@@ -130,9 +130,13 @@ def load_weights(
     checkpoint: Checkpoint,
     weights: list[FoundWeight],
     device: torch.device,
+    prepare: Callable[[Weight], Weight],
     report: ProgressCallback,
 ) -> int:
-    """Fill all slots, layer by layer; returns the bytes that the weights keep resident."""
+    """Fill all slots, layer by layer; returns the bytes that the weights keep resident.
+
+    Each matrix is turned into what `prepare` makes of it as soon as its layer is there.
+    """
     family = family_of(model.config)
     norm_offset = 0.0 if checkpoint.container == "gguf" else family.norm_offset
     total = sum(checkpoint.tensors[name].nbytes for found in weights for name in found.names)
@@ -149,6 +153,9 @@ def load_weights(
                     checkpoint.release(name)
                     stage.advance(checkpoint.tensors[name].nbytes)
             unit.settle()
+            for module in unit.modules():
+                if isinstance(module, Layer):
+                    module.replace_weights(prepare)
     return model.resident_bytes()
 
 

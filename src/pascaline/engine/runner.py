@@ -1,12 +1,23 @@
-"""Runs a step of the model, eagerly: batch in, logits out."""
+"""Runs a step of the model: batch in, logits out."""
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Protocol
+
 import torch
 
+from pascaline.kernels import Launcher
+from pascaline.kernels.cpu.program import Program
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.step_batch import StepBatch
 from pascaline.models import Decoder
+
+
+class Runner(Protocol):
+    """`run` gives the logits of the batch's wanted rows, (R, vocab_size) fp32, valid until the next run."""
+
+    def run(self, batch: StepBatch) -> torch.Tensor: ...
 
 
 class EagerRunner:
@@ -18,6 +29,32 @@ class EagerRunner:
 
     @torch.inference_mode()
     def run(self, batch: StepBatch) -> torch.Tensor:
-        """Logits of the batch's wanted rows, (R, vocab_size) fp32."""
+        """Compute a step."""
         logits: torch.Tensor = self._model(batch, self._cache)
         return logits
+
+
+class RecordedRunner:
+    """Records the model's launches once, and replays them natively in one call a step.
+
+    Parameters
+    ----------
+    largest : a batch of the largest sizes, whose values do not matter; becomes the replays' input.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: Decoder, launcher: Launcher, cache: KeyValueCache, largest: StepBatch) -> None:
+        self.model = model
+        self.cache = cache
+        self._targets = {item.name: getattr(largest, item.name).numpy() for item in fields(largest)}
+        with launcher.recording() as recorder:
+            logits = model(largest, cache)
+        self.program = Program(recorder.launches, logits, len(largest.token_ids))
+
+    def run(self, batch: StepBatch) -> torch.Tensor:
+        """Compute a step."""
+        # PERF: by numpy: seven assignments take 10 µs, and torch's 70.
+        for name, target in self._targets.items():
+            values = getattr(batch, name).numpy()
+            target[tuple(map(slice, values.shape))] = values
+        return self.program.run(len(batch.token_ids), len(batch.context_lengths), len(batch.logit_rows))

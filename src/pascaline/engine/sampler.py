@@ -1,17 +1,21 @@
-"""From logits to tokens.
+"""From logits to tokens: natively on the CPU where there is a library for it, else by torch.
 
+Both take the same steps in fp64; only a draw within a rounding of two tokens' border may fall apart.
 Random numbers are a pure function of (seed, position in the output), so a request's choices do
 not depend on what else is in the batch, on the device, or on being preempted.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from pascaline.engine.messages import TopLogprobs
 from pascaline.engine.sequence import Sequence
+from pascaline.kernels.cpu import native
+from pascaline.kernels.cpu.views import Choice
 
 CANDIDATES = 256
 """Most likely tokens that filters look at before they look at the whole vocabulary."""
@@ -21,9 +25,14 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Sampled:
-    """A chosen token, with log-probabilities when the request asked for them."""
+    """A chosen token, with log-probabilities when the request asked for them.
+
+    Where `is_finite` is false the row has a NaN, or its largest logit is infinite, and nothing else
+    here means anything.
+    """
 
     token_id: int
+    is_finite: bool = True
     logprob: float | None = None
     top_logprobs: TopLogprobs | None = None
 
@@ -49,8 +58,20 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
     Order of the steps: repetition, presence and frequency penalties, logit bias, temperature,
     top-k, top-p, min-p. Log-probabilities are of the raw logits.
     """
-    reported = _raw_logprobs(logits, sequences)
-    shaped = _shape_logits(logits, sequences)
+    library = native.library() if logits.device.type == "cpu" else ""
+    if isinstance(library, str):
+        return sample_by_torch(logits, sequences)
+    return _sample_natively(library, logits.contiguous(), sequences)
+
+
+def sample_by_torch(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+    """`sample` on any device."""
+    finite = logits.amax(-1).isfinite().tolist()
+    shaped = logits
+    if any(_is_shaped(sequence) for sequence in sequences):
+        shaped = torch.stack(
+            [_shaped(row, sequence) for row, sequence in zip(logits, sequences, strict=True)]
+        )
     chosen = shaped.argmax(dim=-1)
     for filtered, draw in ((False, _draw), (True, _draw_filtered)):
         rows = [
@@ -63,13 +84,43 @@ def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
             chosen[rows] = draw(_probabilities(shaped[rows], some), some)
     results: list[Sampled] = []
     for row, (sequence, token_id) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
-        raw = reported.get(row)
-        if raw is None or sequence.params.logprobs is None:
-            results.append(Sampled(token_id))
+        count = sequence.params.logprobs
+        if count is None:
+            results.append(Sampled(token_id, finite[row]))
         else:
-            results.append(
-                Sampled(token_id, float(raw[token_id]), top_logprobs(raw, sequence.params.logprobs))
-            )
+            raw = logits[row].log_softmax(-1)
+            results.append(Sampled(token_id, finite[row], float(raw[token_id]), top_logprobs(raw, count)))
+    return results
+
+
+def _sample_natively(
+    library: native.Library, logits: torch.Tensor, sequences: list[Sequence]
+) -> list[Sampled]:
+    choices = (Choice * len(sequences))()
+    kept: list[torch.Tensor] = []
+    for row, (choice, sequence) in enumerate(zip(choices, sequences, strict=True)):
+        params = sequence.params
+        choice.raw = choice.logits = logits.data_ptr() + row * logits.stride(0) * logits.element_size()
+        if _is_shaped(sequence):
+            kept.append(_shaped(logits[row], sequence))
+            choice.logits = kept[-1].data_ptr()
+        choice.temperature = params.temperature
+        choice.top_k, choice.top_p, choice.min_p = params.top_k, params.top_p, params.min_p
+        if not params.greedy:
+            choice.draw = uniform(sequence.seed, sequence.output_length)
+        choice.reported = -1 if params.logprobs is None else params.logprobs
+    library.choose(choices, logits.shape[1])
+    results: list[Sampled] = []
+    for row, choice in enumerate(choices):
+        token_id = choice.token
+        if choice.reported < 0 or not choice.is_finite:
+            results.append(Sampled(token_id, bool(choice.is_finite)))
+            continue
+        shift = choice.largest + math.log(choice.total)
+        count = min(choice.reported, logits.shape[1])
+        pairs = zip(choice.ids[:count], choice.values[:count], strict=True)
+        tops = [(candidate, value - shift) for candidate, value in pairs]
+        results.append(Sampled(token_id, True, float(logits[row, token_id]) - shift, tops))
     return results
 
 
@@ -79,39 +130,31 @@ def top_logprobs(logprobs: torch.Tensor, count: int) -> TopLogprobs:
     return list(zip(ids.tolist(), values.tolist(), strict=True))
 
 
-def _raw_logprobs(logits: torch.Tensor, sequences: list[Sequence]) -> dict[int, torch.Tensor]:
-    return {
-        row: logits[row].log_softmax(-1)
-        for row, sequence in enumerate(sequences)
-        if sequence.params.logprobs is not None
-    }
+def _is_shaped(sequence: Sequence) -> bool:
+    """Whether penalties or a bias change the logits."""
+    params = sequence.params
+    penalised = bool(sequence.output_counts) and (params.presence_penalty or params.frequency_penalty)
+    return bool(penalised or params.logit_bias or params.repetition_penalty != 1.0)
 
 
-def _shape_logits(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
-    """Penalties and bias; a new tensor only where some row needs one."""
-    shaped = logits
-    for row, sequence in enumerate(sequences):
-        params = sequence.params
-        counts = sequence.output_counts
-        penalised = bool(counts) and (params.presence_penalty or params.frequency_penalty)
-        if not (penalised or params.logit_bias or params.repetition_penalty != 1.0):
-            continue
-        if shaped is logits:
-            shaped = logits.clone()
-        target = shaped[row]
-        if params.repetition_penalty != 1.0:
-            seen = torch.tensor(sorted(set(sequence.tokens)), device=logits.device)
-            values = target[seen]
-            factor = params.repetition_penalty
-            target[seen] = torch.where(values > 0, values / factor, values * factor)
-        if penalised:
-            ids = torch.tensor(list(counts), device=logits.device)
-            times = torch.tensor(list(counts.values()), dtype=logits.dtype, device=logits.device)
-            target[ids] -= params.frequency_penalty * times + params.presence_penalty
-        if params.logit_bias:
-            ids = torch.tensor(list(params.logit_bias), device=logits.device)
-            target[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
-    return shaped
+def _shaped(logits: torch.Tensor, sequence: Sequence) -> torch.Tensor:
+    """A new row (V,), after penalties and bias."""
+    target = logits.clone()
+    params = sequence.params
+    if params.repetition_penalty != 1.0:
+        seen = torch.tensor(sorted(set(sequence.tokens)), device=logits.device)
+        values = target[seen]
+        factor = params.repetition_penalty
+        target[seen] = torch.where(values > 0, values / factor, values * factor)
+    counts = sequence.output_counts
+    if counts and (params.presence_penalty or params.frequency_penalty):
+        ids = torch.tensor(list(counts), device=logits.device)
+        times = torch.tensor(list(counts.values()), dtype=logits.dtype, device=logits.device)
+        target[ids] -= params.frequency_penalty * times + params.presence_penalty
+    if params.logit_bias:
+        ids = torch.tensor(list(params.logit_bias), device=logits.device)
+        target[ids] += torch.tensor(list(params.logit_bias.values()), device=logits.device)
+    return target
 
 
 def _filters(sequence: Sequence) -> bool:

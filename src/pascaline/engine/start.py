@@ -10,18 +10,17 @@ import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.checkpoint.opening import open_checkpoint
-from pascaline.core.errors import ConfigError
+from pascaline.core.errors import ConfigError, UnsupportedError
 from pascaline.core.progress import ProgressCallback
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
-from pascaline.engine.runner import EagerRunner
-from pascaline.kernels import KERNELS, Chip, Launcher, Policy
-from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
+from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
+from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
+from pascaline.kv.cache import PAGE_SIZE, KeyValueCache, pages_for
+from pascaline.kv.step_batch import StepBatch
 from pascaline.models import build, read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
-
-KEY_VALUE_DTYPE = torch.float32
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class StartedModel:
     model_config: ModelConfig
     device: torch.device
     plan: MemoryPlan
-    runner: EagerRunner
+    runner: Runner
     ready: Ready
 
 
@@ -57,6 +56,21 @@ def settle_device(wanted: str) -> torch.device:
     )
 
 
+def settle_key_value_dtype(config: EngineConfig, native: bool) -> torch.dtype:
+    """fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
+
+    Raises
+    ------
+    UnsupportedError : fp16 was asked for and the attention kernel does not read it.
+    """
+    if config.key_value_dtype == "fp16" and not native:
+        raise UnsupportedError(
+            "key_value_dtype fp16 without native kernels",
+            expected="auto or fp32",
+        )
+    return torch.float16 if native and config.key_value_dtype != "fp32" else torch.float32
+
+
 def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     """Open, plan, load and allocate.
 
@@ -69,9 +83,11 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
         model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
-        launcher = Launcher(Policy(Chip(device), KERNELS))
+        launcher = Launcher(Policy(Chip(device), KERNELS, config.arithmetic))
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
+        native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
+        key_value_dtype = settle_key_value_dtype(config, native)
         plan = divide(
             model_config,
             MemoryRequest(
@@ -83,15 +99,16 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,
                 pages=config.pages,
-                key_value_dtype=KEY_VALUE_DTYPE,
+                key_value_dtype=key_value_dtype,
             ),
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
         model.rotary.build(plan.max_model_len, rope_factors)
-        resident = load_weights(model, checkpoint, weights, device, report)
+        prepare = launcher.kernel_of(OPS["linear"]).prepare
+        resident = load_weights(model, checkpoint, weights, device, prepare, report)
     finally:
         checkpoint.close()
-    cache = KeyValueCache(model_config, plan.pages, KEY_VALUE_DTYPE, device)
+    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=native)
     ready = Ready(
         device=str(device),
         max_model_len=plan.max_model_len,
@@ -106,4 +123,10 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         load_s=time.monotonic() - began,
         notes=list(plan.notes),
     )
-    return StartedModel(model_config, device, plan, EagerRunner(model, cache), ready)
+    runner: Runner = EagerRunner(model, cache)
+    if native:
+        largest = StepBatch.of_sizes(
+            config.max_batch_tokens, config.max_sequences, pages_for(plan.max_model_len)
+        )
+        runner = RecordedRunner(model, launcher, cache, largest)
+    return StartedModel(model_config, device, plan, runner, ready)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
@@ -58,3 +59,5 @@ KERNEL = Kernel(
     bytes_moved=lambda sizes: 4 * sizes["T"] * sizes["C"],
     launch=launch,
 )
+
+NATIVE = native_kernel(OP, KERNEL)

@@ -11,6 +11,7 @@ import math
 import torch
 import torch.nn.functional as F
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.gate import gate_kernel, gate_op
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance
 
@@ -42,3 +43,5 @@ OP = gate_op(
 )
 
 KERNEL = gate_kernel(OP, functools.partial(F.gelu, approximate="tanh"))
+
+NATIVE = native_kernel(OP, KERNEL)

@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from pascaline.kernels.op import Axes
+from pascaline.kernels.op import Axes, Tolerance
+from pascaline.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Workspace:
         return buffer[:elements]
 
 
+def as_it_is(weight: Weight) -> Weight:
+    """`prepare` of kernels that read weights as they are loaded."""
+    return weight
+
+
 Launch = Callable[..., None]
 """`launch(*inputs, out=…, workspace=…, **parameters)` reads its operands and writes all of `out`."""
 
@@ -51,16 +57,23 @@ class Kernel:
     requires : None when the chip will do, else the reason why not.
     bytes_moved : bytes that have to cross the memory bus for given axes, weights not counted
         (a `Weight` knows its own bytes).
-    arithmetic : the type that the multiplications run in, a key of `Op.flop`.
+    arithmetic : the type that the multiplications run in: a key of `Op.flop`, or "int8" where quantised
+        activations stand for those.
+    tolerance : what its arithmetic may err by, instead of the Op's.
+    parameters : names of the op's parameters in the order of a native launch's numbers.
+    prepare : what a weight is turned into, once, when it is loaded.
     """
 
     name: str
     ops: tuple[str, ...]
-    backend: Literal["torch"]
+    backend: Literal["torch", "native"]
     arithmetic: str
     requires: Callable[[Chip], str | None]
     bytes_moved: Callable[[Axes], int]
     launch: Launch
+    tolerance: Tolerance | None = None
+    parameters: tuple[str, ...] = ()
+    prepare: Callable[[Weight], Weight] = as_it_is
 
 
 def any_chip(_: Chip) -> str | None:

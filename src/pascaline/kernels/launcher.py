@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
+from pascaline.kernels.recording import Recorder
 
 ShapeKey = tuple[object, ...]
 
@@ -27,6 +30,7 @@ class Launcher:
         self._policy = policy
         self._workspace = Workspace(policy.chip.device)
         self._prepared: dict[ShapeKey, tuple[Kernel, tuple[int, ...]]] = {}
+        self._recorder: Recorder | None = None
         self.decisions: dict[tuple[str, str], Decision] = {}
         """By (module path, op name): the latest decision taken there."""
 
@@ -41,12 +45,27 @@ class Launcher:
         if prepared is None:
             prepared = self._prepare(key, op, path, inputs)
         kernel, shape = prepared
+        if self._recorder is not None:
+            return self._recorder.launch(op, path, kernel, inputs, shape, parameters)
         if op.in_place is None:
             out = torch.empty(shape, dtype=cast(torch.dtype, op.output.dtype), device=self.device)
         else:
             out = cast(torch.Tensor, inputs[list(op.inputs).index(op.in_place)])
         kernel.launch(*inputs, out=out, workspace=self._workspace, **parameters)
         return out
+
+    @contextmanager
+    def recording(self) -> Iterator[Recorder]:
+        """Until the end of the `with`, launches are recorded and nothing is computed."""
+        self._recorder = Recorder()
+        try:
+            yield self._recorder
+        finally:
+            self._recorder = None
+
+    def kernel_of(self, op: Op) -> Kernel:
+        """What the policy chooses for an op whatever its sizes."""
+        return self._policy.decide(op, {}).kernel
 
     def _prepare(
         self, key: ShapeKey, op: Op, path: str, inputs: tuple[Shaped | None, ...]

@@ -14,21 +14,22 @@ SCRATCH_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
 large enough that threads meet seldom; on a GPU enough rows to fill it."""
 
 
-def _dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
+def dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
+    """All values of a weight, (N, K)."""
     rows, columns = weight.shape
-    dense = torch.empty(rows, columns, dtype=dtype)
-    weight.dequantise(0, rows, dense)
-    return dense
+    values = torch.empty(rows, columns, dtype=dtype)
+    weight.dequantise(0, rows, values)
+    return values
 
 
 def reference(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
-    y = x @ _dense(weight, x.dtype).T
+    y = x @ dense(weight, x.dtype).T
     return y if bias is None else y + bias.to(x.dtype)
 
 
 def _magnitude(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
     """Σ|x·w| + |bias|: what the rounding errors are proportional to."""
-    total = x.abs() @ _dense(weight, x.dtype).abs().T
+    total = x.abs() @ dense(weight, x.dtype).abs().T
     return total if bias is None else total + bias.to(x.dtype).abs()
 
 
@@ -75,7 +76,7 @@ OP = Op(
     inputs={
         "x": Operand(("M", "K")),
         "weight": Operand(("N", "K"), dtype=None),
-        "bias": Operand(("N",), optional=True),
+        "bias": Operand(("N",), optional=True, also=(torch.float16, torch.bfloat16)),
     },
     output=Operand(("M", "N")),
     reference=reference,

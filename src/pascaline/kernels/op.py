@@ -29,12 +29,16 @@ class Shaped(Protocol):
 class Operand:
     """An input or the output: `axes` names its shape ("M", or "S+1" for one more than S).
 
-    `dtype` is a torch dtype, or None for a `Weight` in any packing.
+    `dtype` is a torch dtype, or None for a `Weight` in any packing; those of `also` will do too.
     """
 
     axes: tuple[str, ...]
     dtype: torch.dtype | None = torch.float32
     optional: bool = False
+    also: tuple[torch.dtype, ...] = ()
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        return dtype == self.dtype or dtype in self.also
 
 
 FP32_ROUNDING = 2.0**-24

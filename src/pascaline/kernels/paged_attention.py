@@ -13,6 +13,7 @@ with a `softcap` (0: none) cap(s) = softcap · tanh(s / softcap).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -93,8 +94,8 @@ def launch(
         elif stop > start:
             pages = page_table[index, first:last]
             length = context - first * page_size
-            key = key_cache[pages].flatten(0, 1)[:length]
-            value = value_cache[pages].flatten(0, 1)[:length]
+            key = key_cache[pages].flatten(0, 1)[:length].to(query.dtype)
+            value = value_cache[pages].flatten(0, 1)[:length].to(query.dtype)
             _prefill(query[start:stop], key, value, scale, window, softcap, out[start:stop])
     # Similar lengths side by side waste the least on padding.
     decoding.sort()
@@ -109,7 +110,7 @@ def launch(
             pages = page_table[index, first : first + span]
             start = max(context - window, 0) - first * page_size if window else 0
             key, value = (
-                cache[pages].flatten(0, 1)[start : context - first * page_size][None]
+                cache[pages].flatten(0, 1)[start : context - first * page_size][None].to(query.dtype)
                 for cache in (key_cache, value_cache)
             )
             row = starts[index]
@@ -119,8 +120,8 @@ def launch(
         firsts = [first_page(contexts[index], 1) for index in together]
         columns = torch.tensor(firsts, device=query.device)[:, None] + torch.arange(span, device=query.device)
         pages = page_table[indices].gather(1, columns.clamp(max=page_table.shape[1] - 1))
-        key = key_cache[pages].flatten(1, 2)
-        value = value_cache[pages].flatten(1, 2)
+        key = key_cache[pages].flatten(1, 2).to(query.dtype)
+        value = value_cache[pages].flatten(1, 2).to(query.dtype)
         for row, (index, first) in enumerate(zip(together, firsts, strict=True)):
             # What lies behind a sequence's end may be anything, and 0 · NaN is not 0.
             value[row, contexts[index] - first * page_size :] = 0
@@ -255,9 +256,15 @@ def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
     )
 
 
-def _bound(
-    query: torch.Tensor, *rest: torch.Tensor, scale: float, window: int = 0, softcap: float = 0.0
+def error_bound(
+    query: torch.Tensor,
+    *rest: torch.Tensor,
+    scale: float,
+    window: int = 0,
+    softcap: float = 0.0,
+    keys_at_once: float = math.inf,
 ) -> torch.Tensor:
+    """See the op's tolerance; with sums that are scaled anew after so many keys, cpu_attention.py's."""
     bound = torch.empty_like(query)
     for token, key, value in _per_token(query, *rest, window=window):
         length, _, width = key.shape
@@ -273,6 +280,8 @@ def _bound(
         score_error = score_error + 2 * size.amax(-1, keepdim=True)
         mean_error = (weights * score_error).sum(-1, keepdim=True)
         relative = score_error + mean_error + 2 * summation_error(length) + 8
+        if keys_at_once < math.inf:
+            relative = relative + 6 * (length / keys_at_once + 2) + 2 * size.amax(-1, keepdim=True)
         bound[token] = FP32_ROUNDING * torch.einsum("hj,jhd->hd", weights * relative, value.abs())
     return bound
 
@@ -291,8 +300,8 @@ OP = Op(
     },
     inputs={
         "query": Operand(("T", "H", "D")),
-        "key_cache": Operand(("P", "B", "KV", "D")),
-        "value_cache": Operand(("P", "B", "KV", "D")),
+        "key_cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
+        "value_cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
         "page_table": Operand(("S", "W"), torch.int32),
         "query_start": Operand(("S+1",), torch.int32),
         "context_lengths": Operand(("S",), torch.int32),
@@ -362,7 +371,7 @@ OP = Op(
     ),
     make_inputs=make_inputs,
     tolerance=Tolerance(
-        bound=_bound,
+        bound=error_bound,
         derivation="in units of u, with m = scale · Σ|q·k|: a score errs by m times a sum of D products "
         "(`summation_error`) and 2 more for the scaling, and by 2 · max m where the largest score is "
         "subtracted; a weight's relative error is that, plus its mean over the weights through their "

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.kernel import Chip, Kernel
 from pascaline.kernels.op import Axes, Op
+
+Arithmetic = Literal["auto", "fp32"]
+"""What kernels may multiply in: what suits the chip, or fp32 only."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Policy:
 
     chip: Chip
     kernels: Sequence[Kernel]
+    arithmetic: Arithmetic = "auto"
 
     def decide(self, op: Op, sizes: Axes) -> Decision:
         """The kernel for `op` at `sizes`.
@@ -47,7 +52,7 @@ class Policy:
         for kernel in self.kernels:
             if kernel.ops != (op.name,):
                 continue
-            refusal = kernel.requires(self.chip)
+            refusal = self._refusal(kernel)
             if refusal is None:
                 usable.append(kernel)
             else:
@@ -64,3 +69,9 @@ class Policy:
             else "the only kernel for this op"
         )
         return Decision(op.name, chosen, reason, tuple(Alternative(other.name, None) for other in others))
+
+    def _refusal(self, kernel: Kernel) -> str | None:
+        if self.arithmetic == "fp32" and kernel.backend == "native":
+            # All or none: two pools of threads on the same cores hold each other up.
+            return "fp32 arithmetic was asked for, and the native library's linear rounds to 8 bits"
+        return kernel.requires(self.chip)

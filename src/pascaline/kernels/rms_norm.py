@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.weights import Dense
@@ -49,7 +50,7 @@ OP = Op(
     make_inputs=make_inputs,
     tolerance=Tolerance(
         bound=lambda x, gain, *, epsilon: (
-            FP32_ROUNDING * (summation_error(x.shape[1]) / 2 + 6) * reference(x, gain, epsilon=epsilon).abs()
+            FP32_ROUNDING * (summation_error(x.shape[-1]) / 2 + 6) * reference(x, gain, epsilon=epsilon).abs()
         ),
         derivation="the sum of C squares (`summation_error`), the mean and the sum with epsilon, all "
         "halved by the root; the root's reciprocal (2 ulp = 4 · u) and two products",
@@ -66,3 +67,5 @@ KERNEL = Kernel(
     bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["C"] + 4 * sizes["C"],
     launch=launch,
 )
+
+NATIVE = native_kernel(OP, KERNEL, "epsilon")

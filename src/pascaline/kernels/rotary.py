@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
 
@@ -105,3 +106,5 @@ KERNEL = Kernel(
     bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["H"] * sizes["D"] + 4 * sizes["T"] * sizes["D"],
     launch=launch,
 )
+
+NATIVE = native_kernel(OP, KERNEL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.gate import gate_kernel, gate_op
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance
 
@@ -26,3 +27,5 @@ OP = gate_op(
 )
 
 KERNEL = gate_kernel(OP, F.silu)
+
+NATIVE = native_kernel(OP, KERNEL)

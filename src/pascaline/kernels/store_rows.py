@@ -1,17 +1,24 @@
-"""store_rows: cache[slots[t]] = rows[t]: a step's keys or values go to their places in the pages."""
+"""store_rows: a step's keys or values go to their places in the pages.
+
+cache[slots[t] // B, slots[t] % B] = rows[t], with B tokens a page. A cache of fp16 takes the nearest
+numbers that it has, the largest ones for those beyond.
+"""
 
 from __future__ import annotations
 
 import torch
 
+from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import Case, Op, Operand, Tolerance
+
+FP16_LARGEST = torch.finfo(torch.float16).max
 
 
 def reference(rows: torch.Tensor, slots: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
     updated = cache.clone()
     for row, slot in zip(rows, slots.tolist(), strict=True):
-        updated[slot] = row
+        updated[slot // cache.shape[1], slot % cache.shape[1]] = row
     return updated
 
 
@@ -23,33 +30,35 @@ def launch(
     out: torch.Tensor,
     workspace: Workspace,
 ) -> None:
-    out.index_copy_(0, slots, rows)
+    if out.dtype == torch.float16:
+        rows = rows.clamp(-FP16_LARGEST, FP16_LARGEST).half()
+    out.index_put_((slots // out.shape[1], slots % out.shape[1]), rows)
 
 
 def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
-    tokens, slots, heads, width = (case.axes[axis] for axis in ("T", "L", "KV", "D"))
+    tokens, pages, page_size, heads, width = (case.axes[axis] for axis in ("T", "P", "B", "KV", "D"))
     return (
         torch.randn(tokens, heads, width, generator=generator),
-        torch.randperm(slots, generator=generator)[:tokens],
-        torch.randn(slots, heads, width, generator=generator),
+        torch.randperm(pages * page_size, generator=generator)[:tokens],
+        torch.randn(pages, page_size, heads, width, generator=generator),
     )
 
 
 OP = Op(
     name="store_rows",
-    axes={"T": "tokens", "L": "slots (pages × page size)", "KV": "key/value heads", "D": "head size"},
+    axes={"T": "tokens", "P": "pages", "B": "tokens a page", "KV": "key/value heads", "D": "head size"},
     inputs={
         "rows": Operand(("T", "KV", "D")),
         "slots": Operand(("T",), torch.int64),
-        "cache": Operand(("L", "KV", "D")),
+        "cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
     },
-    output=Operand(("L", "KV", "D")),
+    output=Operand(("P", "B", "KV", "D")),
     in_place="cache",
     reference=reference,
     flop=lambda _: {},
     cases=(
-        Case("one token", {"T": 1, "L": 16, "KV": 3, "D": 64}),
-        Case("a page and a half", {"T": 24, "L": 64, "KV": 2, "D": 8}),
+        Case("one token", {"T": 1, "P": 1, "B": 16, "KV": 3, "D": 64}),
+        Case("a page and a half", {"T": 24, "P": 4, "B": 16, "KV": 2, "D": 8}),
     ),
     make_inputs=make_inputs,
     tolerance=Tolerance(
@@ -68,3 +77,5 @@ KERNEL = Kernel(
     bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["KV"] * sizes["D"],
     launch=launch,
 )
+
+NATIVE = native_kernel(OP, KERNEL)

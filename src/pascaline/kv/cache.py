@@ -25,13 +25,32 @@ def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
 
 
 class KeyValueCache:
-    """Keys and values of all pages: two tensors a layer, each (pages, PAGE_SIZE, KV, D)."""
+    """Keys and values of all pages: two tensors a layer, each (pages, PAGE_SIZE, KV, D).
 
-    def __init__(self, config: ModelConfig, pages: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (pages, PAGE_SIZE, config.num_key_value_heads, config.head_dim)
+    With `for_native` their memory is in the order that the native CPU kernels read fastest: page by
+    page and head by head, keys element by element, (pages, KV, D, PAGE_SIZE), values token by token,
+    (pages, KV, PAGE_SIZE, D). Every kernel takes either order.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        pages: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        for_native: bool = False,
+    ) -> None:
+        heads, size = config.num_key_value_heads, config.head_dim
         layers = range(config.num_hidden_layers)
-        self.keys = [_zeros(shape, dtype, device) for _ in layers]
-        self.values = [_zeros(shape, dtype, device) for _ in layers]
+        if for_native:
+            by_element, by_token = (pages, heads, size, PAGE_SIZE), (pages, heads, PAGE_SIZE, size)
+            self.keys = [_zeros(by_element, dtype, device).permute(0, 3, 1, 2) for _ in layers]
+            self.values = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
+        else:
+            shape = (pages, PAGE_SIZE, heads, size)
+            self.keys = [_zeros(shape, dtype, device) for _ in layers]
+            self.values = [_zeros(shape, dtype, device) for _ in layers]
         self.bytes = pages * page_bytes(config, dtype)
 
 

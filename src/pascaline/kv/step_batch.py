@@ -25,3 +25,20 @@ class StepBatch:
     query_start: torch.Tensor
     context_lengths: torch.Tensor
     logit_rows: torch.Tensor
+
+    @staticmethod
+    def of_sizes(tokens: int, sequences: int, pages: int) -> StepBatch:
+        """Zeros on the CPU, for as many tokens, sequences and pages a sequence; logits of every token."""
+
+        def zeros(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype)
+
+        return StepBatch(
+            token_ids=zeros(torch.int64, tokens),
+            positions=zeros(torch.int64, tokens),
+            slots=zeros(torch.int64, tokens),
+            page_table=zeros(torch.int32, sequences, pages),
+            query_start=zeros(torch.int32, sequences + 1),
+            context_lengths=zeros(torch.int32, sequences),
+            logit_rows=zeros(torch.int64, tokens),
+        )

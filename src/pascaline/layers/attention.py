@@ -68,12 +68,12 @@ class Attention(Layer):
         """(T, hidden_size) -> the same; stores the new tokens' keys and values in the cache."""
         query, key, value = (self._heads(part) for part in self.qkv_proj(x))
         if self.q_norm is not None and self.k_norm is not None:
-            query, key = _of_each_head(self.q_norm, query), _of_each_head(self.k_norm, key)
+            query, key = self.q_norm.of_each_head(query), self.k_norm.of_each_head(key)
         query = self.rotary.rotate(self.path, query, batch.positions, self.layer)
         key = self.rotary.rotate(self.path, key, batch.positions, self.layer)
         keys, values = cache.keys[self.layer], cache.values[self.layer]
-        self.launch(_STORE_ROWS, self.path, key, batch.slots, keys.flatten(0, 1))
-        self.launch(_STORE_ROWS, self.path, value, batch.slots, values.flatten(0, 1))
+        self.launch(_STORE_ROWS, self.path, key, batch.slots, keys)
+        self.launch(_STORE_ROWS, self.path, value, batch.slots, values)
         attended = self.launch(
             _PAGED_ATTENTION,
             self.path,
@@ -92,8 +92,3 @@ class Attention(Layer):
 
     def _heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], -1, self.head_dim)
-
-
-def _of_each_head(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
-    normed: torch.Tensor = norm(x.flatten(0, 1))
-    return normed.view(x.shape)

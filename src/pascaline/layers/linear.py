@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import cast
 
@@ -76,6 +76,10 @@ class MergedLinear(Layer):
 
     def weights(self) -> list[Weight]:
         return [*(weight for weight, _ in self._pieces), *([] if self._bias is None else [self._bias])]
+
+    def replace_weights(self, change: Callable[[Weight], Weight]) -> None:
+        for index, (weight, rows) in enumerate(self._pieces):
+            self._pieces[index] = change(weight), rows
 
     def reorder_rows(self, order: torch.Tensor) -> None:
         """Put the rows of every part into another order, (rows of a part,) int64; parts are of one size."""

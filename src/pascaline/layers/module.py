@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,6 +76,12 @@ class Layer(nn.Module):
         """What can only be done once all weights of a module and those below it are there."""
         for layer in self.sublayers():
             layer.settle()
+
+    def replace_weights(self, change: Callable[[Weight], Weight]) -> None:
+        """Put another weight in the place of each matrix of this module alone."""
+        for name, value in list(vars(self).items()):
+            if isinstance(value, Weight) and len(value.shape) == 2:
+                setattr(self, name, change(value))
 
     def resident_bytes(self) -> int:
         """What the weights of this module and those below it keep in memory."""

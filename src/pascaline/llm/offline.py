@@ -19,6 +19,7 @@ from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, Ready, Submit
 from pascaline.engine.sampling_params import SamplingParams
+from pascaline.kernels.policy import Arithmetic
 from pascaline.llm.model_text import ModelText, Prompt, check_prompt, check_token_ids
 from pascaline.llm.output_processor import RequestOutput
 from pascaline.llm.outputs import Delta, RequestResult
@@ -52,7 +53,8 @@ class LLM:
     Parameters
     ----------
     model : `demo`, a folder, a .gguf file or a hub id.
-    device, max_model_len, gpu_memory_utilization, max_batch_tokens, max_sequences, pages :
+    device, max_model_len, gpu_memory_utilization, max_batch_tokens, max_sequences, pages, arithmetic,
+    key_value_dtype :
         see `EngineConfig`.
     report : receives `Progress` while the model is fetched and loaded.
 
@@ -71,6 +73,8 @@ class LLM:
         max_batch_tokens: int = 512,
         max_sequences: int = 64,
         pages: int | None = None,
+        arithmetic: Arithmetic = "auto",
+        key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto",
         report: ProgressCallback = ignore_progress,
     ) -> None:
         resolved = resolve(str(model), report)
@@ -84,6 +88,8 @@ class LLM:
                 max_batch_tokens=max_batch_tokens,
                 max_sequences=max_sequences,
                 pages=pages,
+                arithmetic=arithmetic,
+                key_value_dtype=key_value_dtype,
             ),
             report,
         )

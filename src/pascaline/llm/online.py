@@ -19,31 +19,42 @@ from pascaline.llm.outputs import Delta
 
 
 @dataclass(frozen=True)
-class RunningRequest:
-    """A request under way. `deltas` yields until every continuation has finished."""
+class RunningRequests:
+    """Prompts under way side by side, `outputs[i]` is of prompt i."""
 
-    request_id: int
-    output: RequestOutput
-    inbox: asyncio.Queue[Delta | PascalineError] = field(default_factory=asyncio.Queue)
+    outputs: list[RequestOutput]
+    inbox: asyncio.Queue[tuple[int, Delta] | PascalineError] = field(default_factory=asyncio.Queue)
 
-    async def deltas(self) -> AsyncIterator[Delta]:
-        """News as it comes.
+    async def deltas(self) -> AsyncIterator[tuple[int, Delta]]:
+        """(prompt, news) as they come, until every continuation of every prompt has finished.
 
         Raises
         ------
-        PascalineError : the request was refused, or the engine has gone.
+        PascalineError : a request was refused, or the engine has gone.
         """
-        while not (self.output.finished and self.inbox.empty()):
+        while not (self.inbox.empty() and all(output.finished for output in self.outputs)):
             item = await self.inbox.get()
             if isinstance(item, PascalineError):
                 raise item
             yield item
 
 
+@dataclass(frozen=True)
+class _Live:
+    """One of the running prompts."""
+
+    running: RunningRequests
+    number: int
+
+    @property
+    def output(self) -> RequestOutput:
+        return self.running.outputs[self.number]
+
+
 class AsyncLLM:
     """A model in an engine process of its own.
 
-    `start` first, `stop` at the end. Every request runs inside `request`, whose end, however it
+    `start` first, `stop` at the end. Every request runs inside `requests`, whose end, however it
     comes about, gives the request's pages back.
     """
 
@@ -53,7 +64,7 @@ class AsyncLLM:
         self.failure: PascalineError | None = None
         self._engine = EngineProcess(self._on_step, self._on_failure)
         self._ready: Ready | None = None
-        self._live: dict[int, RunningRequest] = {}
+        self._live: dict[int, _Live] = {}
         self._next_request_id = 0
 
     async def start(self, config: EngineConfig, report: ProgressCallback) -> Ready:
@@ -85,52 +96,60 @@ class AsyncLLM:
         return len(self._live)
 
     @contextlib.asynccontextmanager
-    async def request(
-        self, prompt_token_ids: list[int], params: SamplingParams
-    ) -> AsyncIterator[RunningRequest]:
-        """Run a request for as long as the block lasts.
+    async def requests(
+        self, prompts: list[list[int]], params: SamplingParams
+    ) -> AsyncIterator[RunningRequests]:
+        """Run a request for each prompt, given as token ids, for as long as the block lasts.
 
         Raises
         ------
-        ConfigError : the prompt cannot be run.
+        ConfigError : a prompt cannot be run.
         EngineError : the engine has gone.
         """
         if self.failure is not None:
             raise self.failure
-        check_prompt(prompt_token_ids, self.ready.max_model_len)
-        check_token_ids([*prompt_token_ids, *params.logit_bias], self.ready.vocab_size)
-        params = params.seeded()
-        self._next_request_id += 1
-        output = RequestOutput(self.text.tokenizer, prompt_token_ids, params)
-        running = RunningRequest(self._next_request_id, output)
-        self._live[running.request_id] = running
-        self._engine.send(Submit(running.request_id, prompt_token_ids, params))
+        for prompt in prompts:
+            check_prompt(prompt, self.ready.max_model_len)
+            check_token_ids([*prompt, *params.logit_bias], self.ready.vocab_size)
+        seeded = [params.seeded() for _ in prompts]
+        running = RunningRequests(
+            [
+                RequestOutput(self.text.tokenizer, prompt, own)
+                for prompt, own in zip(prompts, seeded, strict=True)
+            ]
+        )
+        first = self._next_request_id + 1
+        self._next_request_id += len(prompts)
+        ids = range(first, first + len(prompts))
+        for number, (request_id, prompt, own) in enumerate(zip(ids, prompts, seeded, strict=True)):
+            self._live[request_id] = _Live(running, number)
+            self._engine.send(Submit(request_id, prompt, own))
         try:
             yield running
         finally:
-            del self._live[running.request_id]
-            if not output.finished:
-                self._engine.send(Abort(running.request_id))
+            for request_id in ids:
+                if not self._live.pop(request_id).output.finished:
+                    self._engine.send(Abort(request_id))
 
     def _on_step(self, step: StepOutputs) -> None:
         self.status = step.status
         for failed in step.failed:
             if failed.request_id in self._live:
-                self._live[failed.request_id].inbox.put_nowait(failed.failure.error())
+                self._live[failed.request_id].running.inbox.put_nowait(failed.failure.error())
         for prompt in step.prompts:
             if prompt.request_id in self._live:
                 self._live[prompt.request_id].output.on_prompt(prompt)
         for token in step.tokens:
-            running = self._live.get(token.request_id)
-            if running is None:
+            live = self._live.get(token.request_id)
+            if live is None:
                 continue
-            delta, abort = running.output.on_token(token)
+            delta, abort = live.output.on_token(token)
             if abort:
                 self._engine.send(Abort(token.request_id, token.index))
             if delta is not None:
-                running.inbox.put_nowait(delta)
+                live.running.inbox.put_nowait((live.number, delta))
 
     def _on_failure(self, error: PascalineError) -> None:
         self.failure = error
-        for running in self._live.values():
-            running.inbox.put_nowait(error)
+        for live in self._live.values():
+            live.running.inbox.put_nowait(error)

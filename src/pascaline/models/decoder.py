@@ -22,6 +22,7 @@ from pascaline.layers.rotary import RotaryEmbedding
 _ADD = OPS["add"]
 _LINEAR = OPS["linear"]
 _SCALE = OPS["scale"]
+_SELECT_ROWS = OPS["select_rows"]
 _SOFT_CAP = OPS["soft_cap"]
 
 
@@ -119,7 +120,7 @@ class Decoder(Layer):
             x = self.launch(_SCALE, self.embed_tokens.path, x, factor=self.embedding_scale)
         for layer in self.layers:
             x = layer(x, batch, cache)
-        wanted = self.norm(x[batch.logit_rows])
+        wanted = self.norm(self.launch(_SELECT_ROWS, self.path, x, batch.logit_rows))
         if self.lm_head is None:
             logits = self.launch(_LINEAR, "lm_head", wanted, self.embed_tokens.weight, None)
         else:

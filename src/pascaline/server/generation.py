@@ -14,7 +14,7 @@ from starlette.requests import Request
 from pascaline.core.errors import PascalineError
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.llm.model_text import check_prompt, check_token_ids
-from pascaline.llm.online import AsyncLLM, RunningRequest
+from pascaline.llm.online import AsyncLLM
 from pascaline.llm.outputs import Delta, RequestResult
 from pascaline.server.metrics import ServerMetrics
 from pascaline.server.sse import disconnected
@@ -61,27 +61,15 @@ class Generation:
         metrics = self._service.metrics
         began = time.monotonic()
         outcome = "disconnect"
-        merged: asyncio.Queue[tuple[int, Delta] | PascalineError | None] = asyncio.Queue()
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                pumps = await stack.enter_async_context(_cancelled_at_the_end())
-                for number, prompt in enumerate(self._prompts):
-                    running = await stack.enter_async_context(self._service.llm.request(prompt, self._params))
-                    self.results.append(running.output.result)
-                    pumps.append(asyncio.create_task(_pump(number, running, merged)))
-                unfinished = len(self._prompts)
+            async with self._service.llm.requests(self._prompts, self._params) as running:
+                self.results += [output.result for output in running.outputs]
                 first = True
-                while unfinished:
-                    item = await merged.get()
-                    if item is None:
-                        unfinished -= 1
-                    elif isinstance(item, PascalineError):
-                        raise item
-                    else:
-                        if first:
-                            metrics.time_to_first_token.observe(time.monotonic() - began)
-                            first = False
-                        yield item
+                async for item in running.deltas():
+                    if first:
+                        metrics.time_to_first_token.observe(time.monotonic() - began)
+                        first = False
+                    yield item
             metrics.request_duration.observe(time.monotonic() - began)
             outcome = self.results[0].completions[0].finish_reason or "error"
         except PascalineError:
@@ -96,29 +84,6 @@ class Generation:
             async for _ in events:
                 pass
         return self.results
-
-
-@contextlib.asynccontextmanager
-async def _cancelled_at_the_end() -> AsyncGenerator[list[asyncio.Task[None]], None]:
-    tasks: list[asyncio.Task[None]] = []
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pump(
-    number: int, running: RunningRequest, merged: asyncio.Queue[tuple[int, Delta] | PascalineError | None]
-) -> None:
-    try:
-        async for delta in running.deltas():
-            merged.put_nowait((number, delta))
-    except PascalineError as error:
-        merged.put_nowait(error)
-    else:
-        merged.put_nowait(None)
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-DONE = "[DONE]"
+DONE = b"[DONE]"
 
 
 class EventStream(Response):
@@ -43,13 +43,12 @@ class EventStream(Response):
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for event in self._events:
-            await self._send_data(send, json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+            await self._send_data(send, msgspec.json.encode(event))
         await self._send_data(send, DONE)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_data(self, send: Send, data: str) -> None:
-        body = f"data: {data}\n\n".encode()
-        await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _send_data(self, send: Send, data: bytes) -> None:
+        await send({"type": "http.response.body", "body": b"data: %b\n\n" % data, "more_body": True})
 
 
 async def disconnected(receive: Receive) -> None:

@@ -17,22 +17,29 @@ from numpy.typing import DTypeLike, NDArray
 CHUNK_BYTES = 64 << 20
 _HUGE_PAGE_BYTES = 2 << 20
 _ALIGNMENT = 64
-_lock = threading.Lock()
-_chunk: NDArray[numpy.uint8] = numpy.empty(0, numpy.uint8)
-_used = 0
 
 
-def allocate(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An uninitialised array, aligned to 64 bytes; safe to call from several threads."""
-    global _chunk, _used
-    item = numpy.dtype(dtype)
-    nbytes = int(numpy.prod(shape, dtype=numpy.int64)) * item.itemsize
-    with _lock:
-        if _used + nbytes > len(_chunk):
-            _chunk, _used = _large_pages(max(CHUNK_BYTES, nbytes)), 0
-        start, _used = _used, -(-(_used + nbytes) // _ALIGNMENT) * _ALIGNMENT
-        taken = _chunk[start : start + nbytes]
-    return taken.view(item).reshape(shape)
+class Arena:
+    """Chunks that arrays of one kind are cut from; safe to use from several threads.
+
+    Arrays that go early share no chunk with those that stay.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._chunk: NDArray[numpy.uint8] = numpy.empty(0, numpy.uint8)
+        self._used = 0
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An uninitialised array, aligned to 64 bytes."""
+        item = numpy.dtype(dtype)
+        nbytes = int(numpy.prod(shape, dtype=numpy.int64)) * item.itemsize
+        with self._lock:
+            if self._used + nbytes > len(self._chunk):
+                self._chunk, self._used = _large_pages(max(CHUNK_BYTES, nbytes)), 0
+            start, self._used = self._used, -(-(self._used + nbytes) // _ALIGNMENT) * _ALIGNMENT
+            taken = self._chunk[start : start + nbytes]
+        return taken.view(item).reshape(shape)
 
 
 def _large_pages(nbytes: int) -> NDArray[numpy.uint8]:
@@ -42,3 +49,7 @@ def _large_pages(nbytes: int) -> NDArray[numpy.uint8]:
     whole = numpy.frombuffer(memory, numpy.uint8)
     start = -whole.ctypes.data % _HUGE_PAGE_BYTES
     return whole[start : start + nbytes]
+
+
+allocate = Arena().allocate
+"""For weights as checkpoints have them."""

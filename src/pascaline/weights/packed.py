@@ -32,6 +32,7 @@ import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.weights.codes import Codes, Rows
+from pascaline.weights.formula import Unpacked
 
 # Each dtype's bits as an integer, and those of its exponent, which are all ones in Inf and NaN.
 _PIECE = 1 << 16
@@ -131,11 +132,7 @@ class Packed:
         return True
 
     def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
-        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 (or fp64: exact then).
-
-        In fp32 D · a · c and E · b are exact for fp16 D and E (11 bits of significand and at most
-        13 of the integers), so the result is rounded once, by the subtraction, or not at all.
-        """
+        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 (or fp64: exact then)."""
         self._expand(lambda tensor: tensor[start:stop], out)
 
     def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
@@ -183,39 +180,17 @@ class Packed:
         decode step.
         """
         target = out if self.permutation is None else torch.empty_like(out)
-        codes = self.codes.unpack(rows)
-        if self.table is None:
-            target.copy_(codes)
-        else:
-            values = self.table.to(out.dtype).index_select(0, codes.flatten().int())
-            target.copy_(values.view(codes.shape))
-        groups = target.view(len(out), self.shape[1] // self.group_size, self.group_size)
-        if self.zeros is not None:
-            groups.sub_((self.zeros.unpack(rows).to(out.dtype) + self.zero)[..., None])
-        elif self.zero:
-            groups.sub_(self.zero)
-        a = None if self.group_scales is None else self.group_scales.unpack(rows)
-        groups.mul_(_scale(rows(self.scales), a, self.group_scale_zero, out.dtype)[..., None])
-        if self.offsets is not None:
-            b = None if self.group_offsets is None else self.group_offsets.unpack(rows)
-            groups.sub_(_scale(rows(self.offsets), b, 0, out.dtype)[..., None])
+        unpacked = Unpacked(
+            codes=self.codes.unpack(rows),
+            scales=rows(self.scales),
+            offsets=None if self.offsets is None else rows(self.offsets),
+            group_scales=None if self.group_scales is None else self.group_scales.unpack(rows),
+            group_scale_zero=self.group_scale_zero,
+            group_offsets=None if self.group_offsets is None else self.group_offsets.unpack(rows),
+            zero=self.zero,
+            zeros=None if self.zeros is None else self.zeros.unpack(rows),
+            table=self.table,
+        )
+        unpacked.evaluate(self.group_size, target)
         if self.permutation is not None:
             out[:, self.permutation.long()] = target
-
-
-def _scale(
-    scales: torch.Tensor, integers: torch.Tensor | None, zero: int, dtype: torch.dtype
-) -> torch.Tensor:
-    """D · a, one number a group, (rows, K / G)."""
-    if scales.dtype == torch.uint8:
-        # 2^(e − 128), whose smallest two are subnormal: 2^−128 and 2^−127.
-        exponents = scales.int()
-        bits = torch.where(exponents < 2, 0x00200000 << exponents.clamp(max=1), (exponents - 1) << 23)
-        factors = bits.int().view(torch.float32).to(dtype)
-    else:
-        factors = scales.to(dtype)
-    if integers is None:
-        return factors
-    groups = integers.to(dtype).sub_(zero)
-    groups.view(*factors.shape, groups.shape[1] // factors.shape[1]).mul_(factors[..., None])
-    return groups

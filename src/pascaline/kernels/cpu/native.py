@@ -1,0 +1,140 @@
+"""The native library of this machine's instruction set, loaded by ctypes.
+
+`scripts/build_native.py` builds one library for each of `INSTRUCTION_SETS` beside this file; wheels
+carry them. Without one that the processor can run, torch computes everything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+from pathlib import Path
+
+from pascaline.core.env import cpu_instructions
+from pascaline.core.errors import ConfigError, OutOfMemoryError, UnsupportedError
+from pascaline.core.threads import compute_threads
+from pascaline.kernels.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet
+from pascaline.kernels.cpu.views import Choice, Launch, PackedView, Step, WeightView
+
+
+class Library:
+    """A loaded library. Several may be loaded at once; each has threads of its own."""
+
+    def __init__(self, instructions: InstructionSet) -> None:
+        """Load the library for `instructions`.
+
+        Raises
+        ------
+        OSError : there is none, it does not load, or it is of another version of its sources.
+        """
+        self.name = instructions.name
+        self._library = library = ctypes.CDLL(str(instructions.library))
+        library.pascaline_abi.restype = ctypes.c_int64
+        expected = ctypes.sizeof(Choice) << 48 | ctypes.sizeof(WeightView) << 24 | ctypes.sizeof(Launch)
+        if library.pascaline_abi() != expected:
+            raise OSError(
+                f"{instructions.library.name} was built from other sources; `make setup` builds it anew"
+            )
+        self._run = library.pascaline_run
+        self._retile = library.pascaline_retile
+        self._choose = library.pascaline_choose
+        self._use_threads = library.pascaline_use_threads
+        self.use_threads(compute_threads())
+
+    def use_threads(self, count: int) -> None:
+        """Share each step among `count` threads, the caller's included."""
+        self._use_threads(count)
+
+    @functools.cache  # noqa: B019 - libraries live as long as the process
+    def kernel(self, op: str) -> int:
+        """The address of an op's kernel."""
+        return ctypes.addressof(ctypes.c_char.in_dll(self._library, f"pascaline_{op}"))
+
+    def run(self, launches: ctypes.Array[Launch], step: Step) -> None:
+        """Go through the launches, in order; see `abi.h`."""
+        if self._run(launches, ctypes.c_int64(len(launches)), ctypes.byref(step)):
+            raise OutOfMemoryError(
+                f"no memory for the activations of {step.tokens} tokens",
+                remedy="Take a smaller max_batch_tokens, or free memory",
+            )
+
+    def retile(self, weight: PackedView, tiles: WeightView) -> None:
+        """Fill the arrays of `tiles` with `weight`."""
+        if self._retile(ctypes.byref(weight), ctypes.byref(tiles)):
+            raise OutOfMemoryError("no memory to put a weight's rows side by side", remedy="Free memory")
+
+    def choose(self, choices: ctypes.Array[Choice], vocabulary: int) -> None:
+        """Choose a token from each row of so many logits."""
+        if self._choose(choices, ctypes.c_int64(len(choices)), ctypes.c_int64(vocabulary)):
+            raise OutOfMemoryError(
+                f"no memory to sort {vocabulary} tokens by their likelihood",
+                remedy="Free memory",
+            )
+
+
+@functools.cache
+def processor_flags() -> frozenset[str]:
+    """What the processor can do, in the Linux kernel's words."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return next(
+        (frozenset(line.split(":")[1].split()) for line in lines if line.startswith("flags")), frozenset()
+    )
+
+
+def runnable() -> list[InstructionSet]:
+    """The instruction sets of this machine that there are kernels for, the fastest first."""
+    machine, flags = platform.machine(), processor_flags()
+    return [each for each in INSTRUCTION_SETS if each.machine == machine and each.flags <= flags]
+
+
+def _settled() -> list[InstructionSet]:
+    """`runnable`, or the one that PASCALINE_CPU_INSTRUCTIONS names."""
+    sets, wanted = runnable(), cpu_instructions()
+    if wanted is None:
+        return sets
+    chosen = [each for each in sets if each.name == wanted]
+    if not chosen:
+        raise ConfigError(
+            f"PASCALINE_CPU_INSTRUCTIONS is {wanted!r}",
+            expected=f"what runs here: {', '.join(each.name for each in sets) or 'nothing does'}",
+        )
+    return chosen
+
+
+@functools.cache
+def library() -> Library | str:
+    """The best library here, or in words why there is none.
+
+    Raises
+    ------
+    ConfigError : PASCALINE_CPU_INSTRUCTIONS names an instruction set that this machine lacks.
+    """
+    sets = _settled()
+    if not sets:
+        return "it needs a processor with AVX2"
+    reasons = []
+    for instructions in sets:
+        try:
+            return Library(instructions)
+        except (OSError, AttributeError) as error:
+            reasons.append(
+                str(error) if instructions.library.exists() else f"{instructions.library.name} is not built"
+            )
+    return "; ".join(reasons)
+
+
+def loaded() -> Library:
+    """The best library here, where the policy has chosen one of its kernels.
+
+    Raises
+    ------
+    UnsupportedError : there is none.
+    """
+    found = library()
+    if isinstance(found, str):
+        raise UnsupportedError(f"no native kernels: {found}")
+    return found

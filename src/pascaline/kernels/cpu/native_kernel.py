@@ -1,0 +1,128 @@
+"""Kernels of the native library: one for each op that it exports `pascaline_<op>` for."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from pascaline.core.errors import ShapeError
+from pascaline.kernels.cpu import native
+from pascaline.kernels.cpu.tiling import tile
+from pascaline.kernels.cpu.views import Launch, Step, WeightView, is_in_place, tensor_view, view_of
+from pascaline.kernels.kernel import Chip, Kernel, Workspace, as_it_is
+from pascaline.kernels.op import Op, Tolerance
+from pascaline.weights import Dense, Packed, Tiled, Weight
+
+
+def requires(chip: Chip) -> str | None:
+    if chip.device.type != "cpu":
+        return "it runs on the CPU only"
+    library = native.library()
+    return library if isinstance(library, str) else None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    view: WeightView
+    tiles: Tiled | None
+    """Of a packed weight; the view points into them."""
+
+
+_prepared: dict[int, _Prepared] = {}
+# By id: frozen dataclasses of tensors do not hash. An entry goes when its weight does.
+
+
+def weight_view(weight: Weight) -> WeightView:
+    """The weight's one view; it stays where it is as long as the weight lives."""
+    prepared = _prepared.get(id(weight))
+    if prepared is None:
+        if isinstance(weight, Dense) and not is_in_place(weight):
+            raise ShapeError(
+                "a weight whose rows are not contiguous", expected="elements of a row side by side"
+            )
+        tiles = tile(weight) if isinstance(weight, Packed) else None
+        prepared = _Prepared(view_of(tiles or cast(Dense | Tiled, weight)), tiles)
+        _prepared[id(weight)] = prepared
+        weakref.finalize(weight, _prepared.pop, id(weight), None).atexit = False
+    return prepared.view
+
+
+def describe(
+    op: Op,
+    parameters: tuple[str, ...],
+    inputs: tuple[torch.Tensor | Weight | None, ...],
+    out: torch.Tensor,
+    values: Mapping[str, float],
+) -> Launch:
+    """A launch as the library takes it. Operands must outlive it: it points into their memory.
+
+    Raises
+    ------
+    ShapeError : an operand that the library would misread.
+    """
+    launch = Launch(kernel=native.loaded().kernel(op.name), per_item=1, barrier=1)
+    for index, ((name, operand), value) in enumerate(zip(op.inputs.items(), inputs, strict=True)):
+        if isinstance(value, Dense) and len(value.shape) == 1:
+            launch.tensors[index] = tensor_view(value.tensor)
+        elif isinstance(value, torch.Tensor):
+            if not operand.takes(value.dtype):
+                raise ShapeError(f"{op.name}: {name} holds {value.dtype}", expected=str(operand.dtype))
+            launch.tensors[index] = tensor_view(value)
+        elif value is not None:
+            launch.weight = ctypes.addressof(weight_view(value))
+    launch.output = len(inputs)
+    launch.tensors[launch.output] = tensor_view(out)
+    launch.count = len(inputs) + 1
+    for index, name in enumerate(parameters):
+        launch.numbers[index] = values.get(name, 0.0)
+    return launch
+
+
+def _with_rows_in_one_piece(value: torch.Tensor | Weight | None) -> torch.Tensor | Weight | None:
+    """The library reads the elements of a matrix's row side by side."""
+    if isinstance(value, torch.Tensor) and value.dim() == 2 and value.shape[1] > 1 and value.stride(1) != 1:
+        return value.contiguous()
+    return value
+
+
+def native_kernel(
+    op: Op,
+    plain: Kernel,
+    *parameters: str,
+    arithmetic: str = "fp32",
+    tolerance: Tolerance | None = None,
+    prepare: Callable[[Weight], Weight] = as_it_is,
+) -> Kernel:
+    """The library's kernel for `op`, which moves as many bytes as the plain one.
+
+    `parameters` are the op's, in the order of the library's `numbers`; those not given are 0.
+    """
+
+    def launch(
+        *inputs: torch.Tensor | Weight | None, out: torch.Tensor, workspace: Workspace, **values: float
+    ) -> None:
+        inputs = tuple(value if value is out else _with_rows_in_one_piece(value) for value in inputs)
+        single = describe(op, parameters, inputs, out, values)
+        rows = cast(torch.Tensor, inputs[0]) if op.in_place else out
+        sequences = 0
+        if "context_lengths" in op.inputs:
+            sequences = len(cast(torch.Tensor, inputs[list(op.inputs).index("context_lengths")]))
+        native.loaded().run((Launch * 1)(single), Step(len(rows), sequences, len(rows)))
+
+    return Kernel(
+        name=f"cpu.{op.name}",
+        ops=(op.name,),
+        backend="native",
+        arithmetic=arithmetic,
+        requires=requires,
+        bytes_moved=plain.bytes_moved,
+        launch=launch,
+        tolerance=tolerance,
+        parameters=parameters,
+        prepare=prepare,
+    )

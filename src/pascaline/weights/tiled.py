@@ -1,0 +1,189 @@
+"""A packed weight as the CPU multiplies it: sixteen rows side by side.
+
+A tile is 16 rows. Its codes are in the order [K / 4][row][4 neighbours along K], so that a vector of 64
+bytes has four codes of each row, and a row's sum stays in its own lane of 32 bits; the last rows of a
+weight are padded with zeros. They are planes of bits as everywhere, in runs of eight such vectors: 32
+elements of K. Numbers and small integers are in the order [group][row], the integers in runs of eight groups.
+
+A group that is no multiple of 16 elements is padded to one, and `inputs` says where the padding is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pascaline.core.errors import UnsupportedError
+from pascaline.weights.codes import PLANE_BITS, Codes, Plane, Rows
+from pascaline.weights.formula import Unpacked
+from pascaline.weights.memory import Arena
+from pascaline.weights.packed import Packed
+
+ROWS = 16
+BLOCK = 32
+"""Stored columns that share a scale of x."""
+GROUPS = 8
+"""Whose small integers are a run."""
+_arena = Arena()
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Arrays have a row a tile; names are `Packed`'s, and signed integers are stored 128 higher.
+
+    Parameters
+    ----------
+    inputs : the input feature that each stored column multiplies, −1 for padding; int32. None where
+        that is the one of its number.
+    """
+
+    shape: tuple[int, int]
+    group_size: int
+    super_size: int
+    codes: Codes
+    scales: torch.Tensor
+    offsets: torch.Tensor | None
+    group_scales: Codes | None
+    group_scale_zero: int
+    group_offsets: Codes | None
+    zero: int
+    zeros: Codes | None
+    table: torch.Tensor | None
+    inputs: torch.Tensor | None
+
+    @property
+    def stored_group(self) -> int:
+        """Stored columns of a group."""
+        return -(-self.group_size // ROWS) * ROWS
+
+    @property
+    def resident_bytes(self) -> int:
+        total = 0
+        for value in (self.scales, self.offsets, self.inputs):
+            total += 0 if value is None else value.numel() * value.element_size()
+        for codes in (self.codes, self.group_scales, self.group_offsets, self.zeros):
+            total += 0 if codes is None else codes.resident_bytes
+        return total
+
+    def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
+        """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 or fp64: `Packed`'s very bits."""
+        first, last = start // ROWS, -(-stop // ROWS)
+        self._expand(
+            lambda tiles: tiles[first:last],
+            lambda rows: rows.flatten(0, 1)[start - first * ROWS : stop - first * ROWS],
+            out,
+        )
+
+    def gather(self, rows: torch.Tensor, out: torch.Tensor) -> None:
+        """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
+        each = torch.arange(len(rows))
+        self._expand(
+            lambda tiles: tiles.index_select(0, rows // ROWS), lambda tiles: tiles[each, rows % ROWS], out
+        )
+
+    def reorder_rows(self, order: torch.Tensor) -> None:  # noqa: ARG002
+        raise UnsupportedError("another order of a tiled weight's rows", expected="rows in order before")
+
+    def to(self, device: torch.device) -> Tiled:
+        if device.type != "cpu":
+            raise UnsupportedError(f"a tiled weight on {device}", expected="the CPU")
+        return self
+
+    def _expand(self, tiles: Rows, pick: Callable[[torch.Tensor], torch.Tensor], out: torch.Tensor) -> None:
+        """All values of the rows that `pick` takes from some tiles, (tiles, 16, …)."""
+
+        def numbers(tensor: torch.Tensor) -> torch.Tensor:
+            return pick(tensor.view(len(tensor), -1, ROWS).transpose(1, 2))
+
+        def integers(codes: Codes | None) -> torch.Tensor | None:
+            return None if codes is None else numbers(codes.unpack(tiles))
+
+        codes = self.codes.unpack(tiles)
+        stored = self.codes.columns // ROWS
+        codes = pick(codes.view(-1, stored // 4, ROWS, 4).transpose(1, 2).flatten(2))
+        groups = self.shape[1] // self.group_size
+        used = codes[:, : groups * self.stored_group].view(len(codes), groups, self.stored_group)
+        unpacked = Unpacked(
+            codes=used[..., : self.group_size].flatten(1),
+            scales=numbers(tiles(self.scales)),
+            offsets=None if self.offsets is None else numbers(tiles(self.offsets)),
+            group_scales=integers(self.group_scales),
+            group_scale_zero=self.group_scale_zero,
+            group_offsets=integers(self.group_offsets),
+            zero=self.zero,
+            zeros=integers(self.zeros),
+            table=self.table,
+        )
+        if self.inputs is None:
+            unpacked.evaluate(self.group_size, out)
+        else:
+            values = torch.empty_like(out)
+            unpacked.evaluate(self.group_size, values)
+            out[:, self.inputs[self.inputs >= 0].long()] = values
+
+
+def tiles_for(weight: Packed) -> Tiled:
+    """Tiles with room for `weight`, which `kernels.cpu.tiling` fills."""
+    tiles = -(-weight.shape[0] // ROWS)
+    groups, _, stored = _stored(weight)
+
+    def planes(bits: int, elements: int, run: int) -> Codes:
+        """Codes of `elements` a tile."""
+        runs = -(-elements // run)
+        made = (
+            Plane(part, run, _empty((tiles, runs * run * part // 8), torch.uint8))
+            for part in PLANE_BITS[bits]
+        )
+        return Codes(elements, tuple(made))
+
+    def numbers(tensor: torch.Tensor) -> torch.Tensor:
+        return _empty((tiles, tensor.shape[1] * ROWS), tensor.dtype)
+
+    def integers(codes: Codes | None) -> Codes | None:
+        return None if codes is None else planes(codes.bits, groups * ROWS, GROUPS * ROWS)
+
+    return Tiled(
+        shape=weight.shape,
+        group_size=weight.group_size,
+        super_size=weight.super_size,
+        codes=planes(weight.bits, stored * ROWS, BLOCK * ROWS),
+        scales=numbers(weight.scales),
+        offsets=None if weight.offsets is None else numbers(weight.offsets),
+        group_scales=integers(weight.group_scales),
+        group_scale_zero=weight.group_scale_zero + _signed_zero(weight.group_scales),
+        group_offsets=integers(weight.group_offsets),
+        zero=weight.zero + _signed_zero(weight.codes),
+        zeros=integers(weight.zeros),
+        table=weight.table,
+        inputs=stored_inputs(weight),
+    )
+
+
+def _empty(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.from_numpy(_arena.allocate((shape[0], shape[1] * dtype.itemsize), "uint8")).view(dtype)
+
+
+def _signed_zero(codes: Codes | None) -> int:
+    return 128 if codes is not None and codes.planes[0].data.dtype == torch.int8 else 0
+
+
+def stored_inputs(weight: Packed) -> torch.Tensor | None:
+    """See `Tiled.inputs`."""
+    columns = weight.shape[1]
+    groups, stored_group, stored = _stored(weight)
+    if weight.permutation is None and stored == columns:
+        return None
+    features = torch.arange(columns).int() if weight.permutation is None else weight.permutation.int()
+    inputs = torch.full((stored,), -1, dtype=torch.int32)
+    places = inputs[: groups * stored_group].view(groups, stored_group)
+    places[:, : weight.group_size] = features.view(groups, weight.group_size)
+    return inputs
+
+
+def _stored(weight: Packed) -> tuple[int, int, int]:
+    """Groups of a row, stored columns of a group, and of a row."""
+    groups = weight.shape[1] // weight.group_size
+    stored_group = -(-weight.group_size // ROWS) * ROWS
+    return groups, stored_group, -(-groups * stored_group // BLOCK) * BLOCK
