@@ -40,7 +40,6 @@ from harness.machine import (
     measured_cpu,
     now,
     physical_cores,
-    read_bandwidth,
     software,
     thread_settings,
     write_result,
@@ -59,7 +58,6 @@ class Comparison:
     """What is known of one model by now."""
 
     model: Model
-    bandwidth: float
     hellos: dict[str, dict[str, object]] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     divergences: Divergences | None = None
@@ -76,7 +74,7 @@ class Comparison:
         item = outcome.measurement
         if item.phase == "prefill":
             return None
-        return self.step_bytes(item) * outcome.rate(OURS) / item.sequences / self.bandwidth
+        return outcome.bandwidth_share(self.step_bytes(item))
 
     def rows(self) -> Iterator[Row]:
         """One for each measurement, round and side."""
@@ -92,7 +90,7 @@ class Comparison:
                         phase=item.phase,
                         calls=item.tokens,
                         measured_s=seconds,
-                        bound_s=moved / self.bandwidth if ours and moved else None,
+                        bound_s=moved / each.bandwidth if ours and moved else None,
                         bound_by="memory" if ours else None,
                         bytes=moved if ours else None,
                     )
@@ -146,7 +144,7 @@ def _compare(model: Model, setting: Setting, wanted: list[Measurement], rounds: 
     """All measurements of one model that its context allows."""
     numbers = random.Random(0)
     before = load_average()
-    comparison = Comparison(model, read_bandwidth(setting.threads))
+    comparison = Comparison(model)
     possible = [item for item in wanted if item.context <= model.positions]
     alike: list[float] = []
     for (context, slots), together in groupby(possible, lambda item: (item.context, item.slots)):
@@ -154,18 +152,16 @@ def _compare(model: Model, setting: Setting, wanted: list[Measurement], rounds: 
             comparison.hellos = {name: side.hello for name, side in sides.items()}
             if context >= 512 and not alike:
                 alike.append(agreement(model, sides, numbers))
-            comparison.outcomes += take_turns(list(together), sides, rounds, model.vocab_size, numbers)
+            comparison.outcomes += take_turns(
+                list(together), sides, rounds, model.vocab_size, numbers, setting.threads
+            )
             for outcome in comparison.outcomes[-1:]:
                 sys.stderr.write(f"{model.name}: {outcome.measurement.name} done\n")
-    # The better of two, minutes apart: what else ran meanwhile can only have made it worse.
-    first, last = comparison.bandwidth, read_bandwidth(setting.threads)
-    comparison.bandwidth = max(first, last)
     comparison.notes = [
         f"{side} runs {hello['instructions']}; {hello['settings']}"
         for side, hello in comparison.hellos.items()
     ] + [
         *(f"the same next token at {share:.1%} of the positions of a text" for share in alike),
-        f"read bandwidth: {first / 1e9:.1f} GB/s before, {last / 1e9:.1f} after",
         f"weights: {model.weight_bytes / 1e6:.1f} MB a token on our side",
         f"load average of the last minute: {before} at the start, {load_average()} at the end",
         f"thread variables: {thread_settings()}",
@@ -217,7 +213,8 @@ def _lines(comparison: Comparison, outcome: Outcome) -> Iterator[str]:
         megabytes = comparison.step_bytes(outcome.measurement) / 1e6
         yield (
             f"{name}, {OURS}: {megabytes:.1f} MB of weights, keys and values a step, {share:.0%} of the "
-            "read bandwidth"
+            f"read bandwidth of the same round ({min(outcome.bandwidths) / 1e9:.1f} to "
+            f"{max(outcome.bandwidths) / 1e9:.1f} GB/s)"
         )
     yield (
         f"{name}: others took up to {outcome.other_work:.1%} of the machine in a round; {outcome.attempts} "

@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,18 @@ LOSS = "the CPU computes with plain torch, which generates several times slower"
 
 @dataclass(frozen=True)
 class Compiler:
-    """What comes before the options to compile and to link, and the libraries to link to."""
+    """What comes before the options to compile and to link, and the libraries to link to.
+
+    Parameters
+    ----------
+    own_words : options that this compiler spells otherwise.
+    """
 
     name: str
     compile: tuple[str, ...]
     link: tuple[str, ...]
     libraries: tuple[str, ...]
+    own_words: Mapping[str, str] = field(default_factory=dict)
 
 
 def system_compiler() -> Compiler | None:
@@ -82,7 +89,9 @@ def zig(machine: str) -> Compiler:
     command = (sys.executable, "-m", "ziglang")
     target = ("-target", f"{machine}-linux-gnu.{GLIBC}")
     libraries = ("-nostdlib", "-lc", "-lm", "-lpthread")
-    return Compiler("ziglang", (*command, "c++", *target), (*command, "cc", *target), libraries)
+    # zig takes no -march for ARM, and of -mcpu its own names alone.
+    own_words = {"-march=armv8.2-a+dotprod": "-mcpu=generic+v8_2a+dotprod"}
+    return Compiler("ziglang", (*command, "c++", *target), (*command, "cc", *target), libraries, own_words)
 
 
 def compiler(machine: str) -> Compiler | None:
@@ -180,7 +189,8 @@ class _Build:
         # In memory: a full disk must not swallow the message that it is full.
         self._log = os.memfd_create("log")
         identity = f"-Wl,--build-id=0x{build_id(folder, instructions)}"
-        compiling = [*chosen.compile, *OPTIONS, *instructions.options, "-c", "library.cpp", "-o", partial]
+        options = [chosen.own_words.get(option, option) for option in instructions.options]
+        compiling = [*chosen.compile, *OPTIONS, *options, "-c", "library.cpp", "-o", partial]
         linking = [*chosen.link, partial, "-o", str(self.library), *LINKING, identity, *chosen.libraries]
         temporary = {name: str(place) for name in ("TMPDIR", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR")}
         self.process = subprocess.Popen(

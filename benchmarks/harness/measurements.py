@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.json_lines import Worker
+from harness.machine import read_bandwidth
 from harness.other_work import OtherWork
 from harness.sides import OURS, THEIRS, NotComparableError
 from pascaline.report.run_record import Phase
@@ -70,10 +71,14 @@ MEASUREMENTS = (
 
 @dataclass(frozen=True)
 class Round:
-    """Both sides' seconds for one measurement, and what others took of the machine meanwhile."""
+    """Both sides' seconds for one measurement, and what others took of the machine meanwhile.
+
+    `bandwidth` is the memory's right after, in bytes a second read.
+    """
 
     seconds: Mapping[str, float]
     other_work: float
+    bandwidth: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,18 @@ class Outcome:
     def ratio(self) -> float:
         return statistics.median(self.ratios)
 
+    def bandwidth_share(self, step_bytes: int) -> float:
+        """That our side reaches where a step reads so many bytes: median of the rounds."""
+        shares = [
+            step_bytes * rate / self.measurement.sequences / each.bandwidth
+            for rate, each in zip(self.rates(OURS), self.rounds, strict=True)
+        ]
+        return statistics.median(shares)
+
+    @property
+    def bandwidths(self) -> list[float]:
+        return [each.bandwidth for each in self.rounds]
+
     @property
     def other_work(self) -> float:
         """The largest share of any round that counts."""
@@ -110,6 +127,7 @@ def take_turns(
     rounds: int,
     vocab_size: int,
     numbers: random.Random,
+    threads: int,
 ) -> list[Outcome]:
     """Warm up, then alternate until each measurement has `rounds` quiet rounds, or enough was tried.
 
@@ -124,7 +142,7 @@ def take_turns(
             if sum(each.other_work <= QUIET for each in past) >= rounds:
                 continue
             prompts = _prompts(item, vocab_size, numbers) if item.fresh else kept[item.name]
-            result = _round(item, sides, prompts, ours_first=attempt % 2 == 0)
+            result = _round(item, sides, prompts, threads, ours_first=attempt % 2 == 0)
             if attempt:
                 past.append(result)
     return [_outcome(item, done[item.name], rounds) for item in together]
@@ -135,12 +153,17 @@ def _prompts(item: Measurement, vocab_size: int, numbers: random.Random) -> list
 
 
 def _round(
-    item: Measurement, sides: Mapping[str, Worker], prompts: list[list[int]], *, ours_first: bool
+    item: Measurement,
+    sides: Mapping[str, Worker],
+    prompts: list[list[int]],
+    threads: int,
+    *,
+    ours_first: bool,
 ) -> Round:
     others = OtherWork(*(side.pid for side in sides.values()))
     names = (OURS, THEIRS) if ours_first else (THEIRS, OURS)
     seconds = {name: item.ask(sides[name], prompts) for name in names}
-    return Round(seconds, others.share())
+    return Round(seconds, others.share(), read_bandwidth(threads))
 
 
 def _outcome(item: Measurement, rounds: list[Round], wanted: int) -> Outcome:

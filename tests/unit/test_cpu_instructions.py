@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pascaline.core.errors import ConfigError
@@ -24,6 +26,24 @@ def test_the_user_names_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> N
         else:
             assert not isinstance(library, str)
             assert library.name == instructions.name
+
+
+@pytest.mark.parametrize(
+    ("machine", "line", "expected"),
+    [
+        ("x86_64", "flags\t\t: fpu avx avx2 fma f16c", ["avx2"]),
+        ("aarch64", "Features\t: fp asimd atomics asimdhp asimddp", ["neon-dotprod"]),
+        ("aarch64", "Features\t: fp asimd evtstrm crc32", []),
+        ("riscv64", "isa\t\t: rv64imafdcv", []),
+    ],
+)
+def test_what_runs_is_read_from_the_system(
+    monkeypatch: pytest.MonkeyPatch, machine: str, line: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(native.platform, "machine", lambda: machine)
+    monkeypatch.setattr(Path, "read_text", lambda _: f"processor\t: 0\n{line}\nprocessor\t: 1\n{line}\n")
+    monkeypatch.setattr(native, "processor_flags", native.processor_flags.__wrapped__)
+    assert [each.name for each in native.runnable()] == expected
 
 
 def test_one_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | PASCALINE_CACHE | folder for downloaded models | $XDG_CACHE_HOME/pascaline, else ~/.cache/pascaline |
 | PASCALINE_THREADS | threads that compute on the CPU | OMP_NUM_THREADS, else one a physical core |
-| PASCALINE_CPU_INSTRUCTIONS | CPU kernels to use: `avx512-vnni` or `avx2` | the fastest that run here |
+| PASCALINE_CPU_INSTRUCTIONS | CPU kernels: avx512-vnni, avx2, neon-dotprod | the fastest that run here |
 
 `PASCALINE_TORCH`, read by `make setup` only, replaces its choice of torch (a pip requirement).
 """

@@ -3,7 +3,8 @@
 x is rounded to signed bytes, one scale dx = max|x| / 127 for 32 neighbours of what the weight stores;
 products of bytes are added as integers, which is exact, and those sums in fp32 in an order that depends
 on the weight alone. A row's result has the same bits whatever rows are beside it, on any number of
-threads. Dense weights are multiplied in fp32, in a fixed order too. See cpu/plan.h.
+threads. Packed weights are in tiles: see weights/tiled.py and cpu/plan.h. Dense weights are multiplied
+in fp32, in a fixed order too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch.nn.functional as F
 
 from pascaline.kernels import linear
 from pascaline.kernels.cpu.native_kernel import native_kernel
-from pascaline.kernels.cpu.tiling import tile
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance, summation_error
 from pascaline.weights import Dense, Packed, Tiled, Weight
 from pascaline.weights.tiled import BLOCK, stored_inputs
@@ -54,7 +54,6 @@ NATIVE = native_kernel(
     linear.OP,
     linear.KERNEL,
     arithmetic="int8",
-    prepare=lambda weight: tile(weight) if isinstance(weight, Packed) else weight,
     tolerance=Tolerance(
         bound=_bound,
         derivation="dense weights: the op's own. Packed: rounding x to multiples of dx errs by dx / 2 an "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
 
-import numpy
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
@@ -58,7 +58,8 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
     # Zeros, not empty: padding of a page table is read (and masked), and must be finite.
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy's zeros come from calloc: pages of memory that the system provides when they are first
-    # touched. torch.zeros writes them all, 2.8 GiB for the demo.
+    # A mapping of its own: pages of memory that the system provides when they are first touched.
+    # torch.zeros writes them all, 2.8 GiB for the demo, and so does calloc where it has freed memory at hand.
     nbytes = math.prod(shape) * dtype.itemsize
-    return torch.from_numpy(numpy.zeros(nbytes, numpy.uint8)).view(dtype).view(shape)
+    memory = mmap.mmap(-1, max(nbytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(memory, dtype=torch.uint8)[:nbytes].view(dtype).view(shape)

@@ -63,39 +63,36 @@ static Largest find_largest(const float* logits, int64_t count) {
 
 // exp((logit - largest) / temperature).
 struct Weigher {
-    __m256d largest, inverse;
+    Doubles largest, inverse;
 
     Weigher(const Largest& of, double temperature) {
-        largest = _mm256_set1_pd(of.has_nan ? FLT_MAX : of.value < FLT_MAX ? of.value : FLT_MAX);
+        largest = every_double(of.has_nan ? FLT_MAX : of.value < FLT_MAX ? of.value : FLT_MAX);
         // Below 1e-300 all but the largest weigh 0 just as well, and the inverse remains finite.
-        inverse = _mm256_set1_pd(1 / (temperature > 1e-300 ? temperature : 1e-300));
+        inverse = every_double(1 / (temperature > 1e-300 ? temperature : 1e-300));
     }
-    INLINE_MEMBER __m256d of(__m128 logits) const {
-        const __m128 finite = _mm_min_ps(logits, _mm_set1_ps(FLT_MAX));
-        return exponential(_mm256_mul_pd(_mm256_sub_pd(_mm256_cvtps_pd(finite), largest), inverse));
+    INLINE_MEMBER Doubles of(Four logits) const {
+        return exponential(multiply(subtract(widen_up_to(logits, FLT_MAX), largest), inverse));
     }
-    double of(float logit) const { return _mm256_cvtsd_f64(of(_mm_set1_ps(logit))); }
+    double of(float logit) const { return first_of(of(four_of(logit))); }
 };
 
-INLINE __m128 load_four(const float* logits, int64_t left) {
-    if (left >= 4) return _mm_loadu_ps(logits);
+INLINE Four load_four(const float* logits, int64_t left) {
+    if (left >= 4) return four_at(logits);
     float four[4] = {-INFINITE, -INFINITE, -INFINITE, -INFINITE};
     for (int64_t i = 0; i < left; i++) four[i] = logits[i];
-    return _mm_loadu_ps(four);
+    return four_at(four);
 }
 
 // Of a section: four partial sums of four lanes, added pairwise.
 static double add_section(const float* logits, int64_t count, const Weigher& weigher) {
-    __m256d parts[4] = {_mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd(), _mm256_setzero_pd()};
+    Doubles parts[4] = {every_double(0), every_double(0), every_double(0), every_double(0)};
     int64_t i = 0;
     for (; i + 16 <= count; i += 16)
-        for (int j = 0; j < 4; j++)
-            parts[j] = _mm256_add_pd(parts[j], weigher.of(_mm_loadu_ps(logits + i + 4 * j)));
+        for (int j = 0; j < 4; j++) parts[j] = add(parts[j], weigher.of(four_at(logits + i + 4 * j)));
     for (int j = 0; i < count; j++, i += 4)
-        parts[j] = _mm256_add_pd(parts[j], weigher.of(load_four(logits + i, count - i)));
+        parts[j] = add(parts[j], weigher.of(load_four(logits + i, count - i)));
     double lanes[4];
-    const __m256d low = _mm256_add_pd(parts[0], parts[1]), high = _mm256_add_pd(parts[2], parts[3]);
-    _mm256_storeu_pd(lanes, _mm256_add_pd(low, high));
+    store_doubles(lanes, add(add(parts[0], parts[1]), add(parts[2], parts[3])));
     return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
 }
 
@@ -125,7 +122,7 @@ static int64_t draw_from_all(const float* logits, int64_t count, const Weigher& 
     int64_t token = first;
     for (int64_t i = first; i < stop; i += 4) {
         double weights[4];
-        _mm256_storeu_pd(weights, weigher.of(load_four(logits + i, stop - i)));
+        store_doubles(weights, weigher.of(load_four(logits + i, stop - i)));
         for (int64_t j = 0; j < at_most(4, stop - i); j++) {
             before += weights[j];
             if (weights[j] > 0) token = i + j;
@@ -216,7 +213,7 @@ constexpr int DEEPEST = 32;
 static int64_t draw_nucleus(const Choice& choice, int64_t count, const Weigher& weigher,
                             Candidate* candidates) {
     const double total = choice.top_p < 1 ? add_weights(choice.logits, count, weigher, nullptr) : 1;
-    const double most = _mm256_cvtsd_f64(weigher.largest);
+    const double most = first_of(weigher.largest);
     int64_t found = 0;
     double mass = 0;
     float below = 0;

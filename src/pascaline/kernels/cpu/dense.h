@@ -13,7 +13,6 @@ struct DenseCall {
     int64_t y_stride;
 };
 
-
 struct Sixteen {
     Floats parts[PARTS];
 };
@@ -27,15 +26,7 @@ INLINE Sixteen load_sixteen(const void* data, int64_t index) {
             continue;
         }
         const uint16_t* at = static_cast<const uint16_t*>(data) + index;
-#if defined(__AVX512VNNI__)
-        __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
-        v.parts[i] = FORM == FP16 ? _mm512_cvtph_ps(raw)
-                                  : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16));
-#else
-        __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
-        v.parts[i] = FORM == FP16 ? _mm256_cvtph_ps(raw)
-                                  : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
-#endif
+        v.parts[i] = FORM == FP16 ? widen_halves(at) : widen_brains(at);
     }
     return v;
 }
@@ -50,10 +41,12 @@ INLINE float sum_sixteen(const Sixteen& v) {
 
 // N rows of w by M rows of x.
 template <int FORM, int N, int M>
-static void dense_block(const WeightView& w, int64_t n, const float* x, int64_t x_stride, float* y, int64_t y_stride) {
+static void dense_block(const WeightView& w, int64_t n, const float* x, int64_t x_stride, float* y,
+                        int64_t y_stride) {
     constexpr int SIZE = FORM == FP32 ? 4 : 2;
     const char* rows[N];
-    for (int i = 0; i < N; i++) rows[i] = static_cast<const char*>(w.scales.data) + (n + i) * w.scales.stride * SIZE;
+    for (int i = 0; i < N; i++)
+        rows[i] = static_cast<const char*>(w.scales.data) + (n + i) * w.scales.stride * SIZE;
     Sixteen sums[N][M];
     for (int i = 0; i < N; i++)
         for (int j = 0; j < M; j++)
@@ -66,7 +59,8 @@ static void dense_block(const WeightView& w, int64_t n, const float* x, int64_t 
             Sixteen ws = load_sixteen<FORM>(rows[i], k);
             for (int j = 0; j < M; j++)
                 for (int part = 0; part < PARTS; part++)
-                    sums[i][j].parts[part] = multiply_add(ws.parts[part], xs[j].parts[part], sums[i][j].parts[part]);
+                    sums[i][j].parts[part] =
+                        multiply_add(ws.parts[part], xs[j].parts[part], sums[i][j].parts[part]);
         }
     }
     if (k < w.columns) {
@@ -81,7 +75,8 @@ static void dense_block(const WeightView& w, int64_t n, const float* x, int64_t 
                 memcpy(ws, rows[i] + k * SIZE, left * SIZE);
                 Sixteen wv = load_sixteen<FORM>(ws, 0);
                 for (int part = 0; part < PARTS; part++)
-                    sums[i][j].parts[part] = multiply_add(wv.parts[part], xv.parts[part], sums[i][j].parts[part]);
+                    sums[i][j].parts[part] =
+                        multiply_add(wv.parts[part], xv.parts[part], sums[i][j].parts[part]);
             }
         }
     }
@@ -103,7 +98,9 @@ static void dense_rows(const WeightView& w, int64_t first, int64_t stop, const D
     for (int64_t start = 0; start < call.tokens; start += at_once) {
         const int64_t end = start + at_once < call.tokens ? start + at_once : call.tokens;
         for (int64_t n = first; n < stop;) {
-            const int64_t step = n + DENSE_N <= stop ? DENSE_N : 1;
+            // Few rows of x wait for memory, which is fastest in one stream. PERF: fp16 by one row of x, 2 threads:
+            // 36 GB/s instead of 25, of 36.5 that a plain read gets.
+            const int64_t step = n + DENSE_N <= stop && call.tokens >= DENSE_M ? DENSE_N : 1;
             for (int64_t m = start; m < end;) {
                 const float* x = call.x + m * call.x_stride;
                 float* y = call.y + m * call.y_stride;

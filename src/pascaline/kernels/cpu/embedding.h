@@ -36,7 +36,8 @@ static void embedding_row(const Launch& launch, int64_t token, float* out) {
     const WeightView& w = *launch.weight;
     const int64_t id = *row_of<int64_t>(launch.tensors[0], token);
     if (w.codes.count == 0) {
-        for (int64_t k = 0; k < w.columns; k++) out[k] = widen(w.scales.data, id * w.scales.stride + k, w.scales.form);
+        const int64_t first = id * w.scales.stride;
+        for (int64_t k = 0; k < w.columns; k++) out[k] = widen(w.scales.data, first + k, w.scales.form);
         return;
     }
     const int64_t tile = id / ROWS, row = id % ROWS, super_groups = w.groups / w.supers;
@@ -48,7 +49,8 @@ static void embedding_row(const Launch& launch, int64_t token, float* out) {
             scale = static_cast<float>(a) * scale;
         }
         if (w.offsets.data) offset = widen(w.offsets.data, tile * w.offsets.stride + at, w.offsets.form);
-        if (w.group_offsets.count) offset = static_cast<float>(integer_at(w.group_offsets, tile, row, group)) * offset;
+        if (w.group_offsets.count)
+            offset = static_cast<float>(integer_at(w.group_offsets, tile, row, group)) * offset;
         const int zero = w.zero + (w.zeros.count ? integer_at(w.zeros, tile, row, group) : 0);
         for (int64_t k = group * w.group_size; k < (group + 1) * w.group_size; k++) {
             const int64_t column = w.inputs ? w.inputs[k] : k;

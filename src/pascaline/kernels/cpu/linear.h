@@ -8,8 +8,6 @@
 
 // Up to so many rows of x each thread rounds them for itself, sooner than all have met.
 constexpr int64_t ROUNDED_BY_ALL = 2;
-// From so many rows of x on, a tile's codes are made bytes first.
-constexpr int64_t UNPACKED_FROM = 2 * PANEL + 1;
 // Bytes of rounded rows of x that stay in a core's own cache while all tiles pass by.
 constexpr int64_t BYTES_AT_ONCE = 512 << 10;
 constexpr int64_t TOKENS_A_CHUNK = 8;
@@ -32,7 +30,6 @@ struct Job {
     int64_t tokens;
     Plan plan;
     Activations x;
-    Products products;
     bool apart;  // each thread rounds x for itself
 
     bool is_dense() const { return w->codes.count == 0; }
@@ -49,23 +46,21 @@ static Job job_of(const Launch& launch, const Step& step) {
     job.plan = plan_of(*job.w);
     job.plan.make_numbers = numbers_of(*job.w, job.plan);
     job.x = activations_of(job.plan, job.tokens);
-    job.products = products_of(job.plan);
     return job;
 }
 
-// x in the form that the weight wants: rounded, or where another launch comes before a dense weight, fp32.
+// Room for the rounded rows of x.
 static void take_activations(Job& job, Block& block) {
     if (job.is_dense()) return;
     job.x.bytes = block.take<int8_t>(job.padded_tokens() * job.x.row_bytes);
     job.x.fields = block.take<float>(job.padded_tokens() * job.x.row_fields);
 }
 
+// Where the numbers of the tiles that a thread is at are kept, for one panel after another.
 struct TileScratch {
-    float* numbers;
-    uint8_t* codes;
+    float* numbers[TOGETHER];
     TileScratch(const Job& job, Block& block) {
-        numbers = block.take<float>(job.plan.pieces * 2 * ROWS);
-        codes = block.take<uint8_t>(job.plan.blocks * BLOCK * ROWS);
+        for (float*& each : numbers) each = block.take<float>(job.plan.pieces * 2 * ROWS);
     }
 };
 
@@ -75,8 +70,12 @@ static Room linear_room(const Launch& launch, const Step& step, int) {
     Block shared{nullptr}, own{nullptr};
     Block& of_x = job.apart ? own : shared;
     take_activations(job, of_x);
-    if (launch.before) (job.is_dense() ? of_x : own).take<float>((job.is_dense() ? job.tokens : 1) * job.w->columns);
-    if (!job.is_dense()) TileScratch(job, own);
+    if (job.is_dense()) {
+        if (launch.before) of_x.take<float>(job.tokens * job.w->columns);
+    } else {
+        if (launch.before) own.take<float>(job.w->columns);
+        TileScratch(job, own);
+    }
     return {shared.at, own.at};
 }
 
@@ -98,33 +97,41 @@ INLINE void finish(const Launch& launch, int64_t token, int64_t first, int64_t s
     for (int64_t n = first; n < stop; n++) to[n] += residual[n];
 }
 
-static void multiply_tile(const Job& job, int64_t tile, int64_t first_panel, int64_t stop_panel,
-                          const TileScratch& scratch) {
+// `count` neighbouring tiles, at most TOGETHER, by some panels.
+static void multiply_tiles(const Job& job, int64_t tile, int64_t count, int64_t first_panel, int64_t stop_panel,
+                           const TileScratch& scratch) {
     const WeightView& w = *job.w;
-    const int64_t first = tile * ROWS, count = at_most(ROWS, w.rows - first);
     const bool one_panel = stop_panel - first_panel == 1;
-    if (!one_panel) numbers_of_tile(w, job.plan, tile, scratch.numbers);
-    const TileNumbers numbers{w, job.plan, tile, one_panel ? nullptr : scratch.numbers};
-    TileAt at{{nullptr, nullptr}, w.table};
-    for (int i = 0; i < w.codes.count; i++) at.planes[i] = w.codes.planes[i].data + tile * w.codes.planes[i].stride;
-    const bool unpacked = !job.products.packed || (stop_panel - first_panel - 1) * PANEL >= UNPACKED_FROM;
-    if (unpacked) {
-        job.products.unpack(at, job.plan.blocks, scratch.codes);
-        at.planes[0] = scratch.codes;
+    TileAt tiles[TOGETHER];
+    for (int i = 0; i < TOGETHER; i++) {
+        const float* made = one_panel ? nullptr : scratch.numbers[i];
+        tiles[i] = {{{nullptr, nullptr}, w.table, {0, 0}}, {&w, &job.plan, tile + i, made}};
+        if (i == count) {
+            tiles[i] = tiles[0];
+            break;
+        }
+        TileCodes& codes = tiles[i].codes;
+        for (int plane = 0; plane < w.codes.count; plane++) {
+            codes.planes[plane] = w.codes.planes[plane].data + (tile + i) * w.codes.planes[plane].stride;
+            codes.next[plane] = (tile + i + TOGETHER) * ROWS < w.rows ? TOGETHER * w.codes.planes[plane].stride : 0;
+        }
+        if (!one_panel) numbers_of_tile(w, job.plan, tile + i, scratch.numbers[i]);
     }
-    alignas(64) float out[PANEL * ROWS];
+    const int64_t first = tile * ROWS, stop = at_most((tile + count) * ROWS, w.rows);
+    alignas(64) float out[PANEL * TOGETHER * ROWS];
     for (int64_t index = first_panel; index < stop_panel; index++) {
         const Panel panel = job.x.panel(index);
-        const TileProduct product = (unpacked ? job.products.unpacked : job.products.packed)(job.plan, panel.width);
-        product(at, numbers, panel, out);
-        for (int64_t m = 0; m < panel.rows; m++) {
-            const int64_t token = index * PANEL + m;
-            float* to = row_of<float>(output_of(*job.launch), token) + first;
-            if (count == ROWS)
-                memcpy(to, out + m * ROWS, ROWS * 4);
-            else
-                memcpy(to, out + m * ROWS, static_cast<size_t>(count) * 4);
-            finish(*job.launch, token, first, first + count);
+        const TileProduct product = choose_product(job.plan, panel.width);
+        const int together = tiles_together(panel.width);
+        for (int i = 0; i < count; i += together) {
+            product(tiles + i, panel, out);
+            const int64_t start = first + i * ROWS, end = at_most(start + together * ROWS, stop);
+            for (int64_t m = 0; m < panel.rows; m++) {
+                const int64_t token = index * PANEL + m;
+                float* to = row_of<float>(output_of(*job.launch), token) + start;
+                memcpy(to, out + m * together * ROWS, static_cast<size_t>(end - start) * 4);
+                finish(*job.launch, token, start, end);
+            }
         }
     }
 }
@@ -153,13 +160,14 @@ static void run_tiles(Job& job, Team& team) {
     const int64_t panel_bytes = (job.x.row_bytes + job.x.row_fields * 4) * PANEL;
     const int64_t panels_at_once = at_least(BYTES_AT_ONCE / panel_bytes, 1);
     // Eight chunks a thread: whoever is held up leaves some to the others.
-    const int64_t tiles_at_once = at_least(tiles / (8 * team.count), 1);
+    const int64_t tiles_at_once = (tiles / (8 * team.count) / TOGETHER + 1) * TOGETHER;
     const int64_t chunks = (tiles + tiles_at_once - 1) / tiles_at_once;
     team.share(chunks * ((panels + panels_at_once - 1) / panels_at_once), [&](int64_t index) {
         const int64_t first_panel = index / chunks * panels_at_once, first = index % chunks * tiles_at_once;
         const int64_t stop_panel = at_most(first_panel + panels_at_once, panels);
-        for (int64_t tile = first; tile < at_most(first + tiles_at_once, tiles); tile++)
-            multiply_tile(job, tile, first_panel, stop_panel, scratch);
+        const int64_t stop = at_most(first + tiles_at_once, tiles);
+        for (int64_t tile = first; tile < stop; tile += TOGETHER)
+            multiply_tiles(job, tile, at_most(TOGETHER, stop - tile), first_panel, stop_panel, scratch);
     });
 }
 

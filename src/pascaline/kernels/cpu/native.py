@@ -80,9 +80,9 @@ def processor_flags() -> frozenset[str]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
-    return next(
-        (frozenset(line.split(":")[1].split()) for line in lines if line.startswith("flags")), frozenset()
-    )
+    # The first processor's: on x86 and on ARM.
+    found = (line for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(found, ":").split(":")[1].split())
 
 
 def runnable() -> list[InstructionSet]:
@@ -115,7 +115,7 @@ def library() -> Library | str:
     """
     sets = _settled()
     if not sets:
-        return "it needs a processor with AVX2"
+        return "it needs an x86 processor with AVX2, or an ARM one with dot products"
     reasons = []
     for instructions in sets:
         try:

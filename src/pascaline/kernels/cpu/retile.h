@@ -23,20 +23,18 @@ static RetileJob retile_job(const PackedView& from, const WeightView& to) {
     return {&from, &to, blocks * BLOCK, from.group_size, aligned(codes), aligned(integers + 64)};
 }
 
-static Room retile_room(const RetileJob& job) { return {0, job.codes_room * (ROWS + 1) + job.integers_room * ROWS}; }
+static Room retile_room(const RetileJob& job) {
+    return {0, job.codes_room * (ROWS + 1) + job.integers_room * ROWS};
+}
 
 // Four bytes of each of 16 rows side by side: vector j of the 16 elements at `rows[.] + at` is the j-th four.
 INLINE void interleave_sixteen(uint8_t* const* rows, int64_t at, uint8_t* to) {
-    for (int first = 0; first < ROWS; first += 4) {
-        __m128 four[4];
-        for (int i = 0; i < 4; i++) four[i] = _mm_loadu_ps(reinterpret_cast<const float*>(rows[first + i] + at));
-        _MM_TRANSPOSE4_PS(four[0], four[1], four[2], four[3]);
-        for (int i = 0; i < 4; i++) _mm_storeu_ps(reinterpret_cast<float*>(to + i * 64 + first * 4), four[i]);
-    }
+    for (int first = 0; first < ROWS; first += 4) put_columns(rows + first, at, to + first * 4, 64);
 }
 
-// Bytes to planes: `words` times 8 bytes of a plane for `8 / bits` times as many codes, field after field.
-INLINE void put_planes(const CodesView& planes, int64_t tile, int64_t run, int64_t words_of_a_bit, const uint8_t* codes) {
+// Bytes to run number `run` of planes; a run of a plane is `words_of_a_bit` times 8 bytes for each of its bits.
+INLINE void put_planes(const CodesView& planes, int64_t tile, int64_t run, int64_t words_of_a_bit,
+                       const uint8_t* codes) {
     int done = 0;
     for (int i = 0; i < planes.count; i++) {
         const PlaneView& plane = planes.planes[i];
@@ -88,7 +86,8 @@ static void retile_codes(const RetileJob& job, int64_t tile, char* own) {
     }
 }
 
-static void retile_integers(const RetileJob& job, const CodesView& from, const CodesView& to, int64_t tile, char* own) {
+static void retile_integers(const RetileJob& job, const CodesView& from, const CodesView& to, int64_t tile,
+                            char* own) {
     if (!from.count) return;
     const int64_t groups = job.to->groups;
     for (int row = 0; row < ROWS; row++) {
@@ -111,7 +110,8 @@ static void retile_integers(const RetileJob& job, const CodesView& from, const C
 }
 
 template <class Number>
-INLINE void retile_numbers(const NumbersView& from, const NumbersView& to, int64_t rows, int64_t supers, int64_t tile) {
+INLINE void retile_numbers(const NumbersView& from, const NumbersView& to, int64_t rows, int64_t supers,
+                           int64_t tile) {
     Number* out = static_cast<Number*>(const_cast<void*>(to.data)) + tile * to.stride;
     for (int64_t row = 0; row < ROWS; row++) {
         const bool is_there = tile * ROWS + row < rows;

@@ -4,14 +4,6 @@
 
 #include "kernel.h"
 
-// Eight numbers rounded to fp16, of two nearest the even one; what is too large becomes the largest, NaN stays.
-INLINE void narrow_eight(const float* from, uint16_t* to) {
-    const __m256 most = _mm256_set1_ps(65504.0f), least = _mm256_set1_ps(-65504.0f);
-    const __m256 x = _mm256_min_ps(most, _mm256_max_ps(least, _mm256_loadu_ps(from)));
-    const __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), halves);
-}
-
 INLINE void narrow_eight(const float* from, float* to) { memcpy(to, from, 32); }
 
 template <class Element>

@@ -7,7 +7,6 @@
 
 #pragma once
 
-#include <immintrin.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -20,6 +19,15 @@
 #include <cstdlib>
 
 namespace pool {
+
+// Let a core's other thread go on, some ten nanoseconds.
+static inline void rest() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    asm volatile("isb");  // `yield` does nothing on most cores
+#endif
+}
 
 constexpr int MOST = 256;
 // Between two steps of a model that generates pass some hundred microseconds: threads look for work as long.
@@ -73,7 +81,7 @@ public:
         }
         for (int spin = 0; gate_->passed.load(std::memory_order_acquire) == before; spin++) {
             if (spin < pool::SPINS_AT_BARRIER)
-                _mm_pause();
+                pool::rest();
             else
                 sched_yield();
         }
@@ -137,7 +145,7 @@ static void* serve(void* argument) {
     for (;;) {
         uint32_t now = epoch.load(std::memory_order_acquire);
         for (int spin = 0; now == seen && spin < SPINS; spin++) {
-            _mm_pause();
+            rest();
             now = epoch.load(std::memory_order_acquire);
         }
         if (now == seen) {

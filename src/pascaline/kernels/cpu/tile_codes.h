@@ -11,10 +11,17 @@
 constexpr int VECTORS = BLOCK / 4;
 
 // Where a tile's codes are.
-struct TileAt {
+struct TileCodes {
     const uint8_t* planes[2];
     const int8_t* table;
+    int64_t next[2];  // bytes to what will be multiplied after it, 0 for nothing
 };
+
+// Have the cache fetch what is `next` bytes after the block at `plane`, of P bits.
+template <int P>
+INLINE void fetch_block(const uint8_t* plane, int64_t next) {
+    for (int i = 0; i < P; i++) __builtin_prefetch(plane + next + i * 64, 0, 2);
+}
 
 // P bits of each byte of vector `j` of the block at `plane`, moved to bit TO.
 template <int P, int TO>
@@ -33,8 +40,13 @@ struct Bits {
     static constexpr int DEPTH = BITS <= 4 ? 8 : BITS == 5 ? 4 : 2;
     const uint8_t* low;
     const uint8_t* high;
+    const int64_t* next;
 
-    INLINE_MEMBER explicit Bits(const TileAt& at) : low(at.planes[0]), high(at.planes[1]) {}
+    INLINE_MEMBER explicit Bits(const TileCodes& at) : low(at.planes[0]), high(at.planes[1]), next(at.next) {}
+    INLINE_MEMBER void fetch_next(int64_t block) const {
+        fetch_block<LOW>(low + block * LOW * 64, next[0]);
+        if constexpr (HIGH != 0) fetch_block<HIGH>(high + block * HIGH * 64, next[1]);
+    }
     INLINE_MEMBER Integers vector(int64_t block, int j, int part) const {
         Integers v = field<LOW, 0>(low + block * LOW * 64, j, part);
         if constexpr (HIGH != 0) v = or_bits(v, field<HIGH, LOW>(high + block * HIGH * 64, j, part));
@@ -47,8 +59,10 @@ struct Bits<8> {
     static constexpr bool SIGNED = SIGNED_BYTES;
     static constexpr int DEPTH = 1;
     const uint8_t* bytes;
+    int64_t next;
 
-    INLINE_MEMBER explicit Bits(const TileAt& at) : bytes(at.planes[0]) {}
+    INLINE_MEMBER explicit Bits(const TileCodes& at) : bytes(at.planes[0]), next(at.next[0]) {}
+    INLINE_MEMBER void fetch_next(int64_t block) const { fetch_block<8>(bytes + block * VECTORS * 64, next); }
     INLINE_MEMBER Integers vector(int64_t block, int j, int part) const {
         const Integers v = load_bytes(bytes + (block * VECTORS + j) * 64 + part * VECTOR_BYTES);
         return SIGNED ? flip_bits(v, every_byte(0x80)) : v;
@@ -60,36 +74,11 @@ struct LookedUp {
     static constexpr bool SIGNED = SIGNED_BYTES;
     static constexpr int DEPTH = 1;
     Bits<4> indices;
-    __m128i table;
+    Table table;
 
-    INLINE_MEMBER explicit LookedUp(const TileAt& at) : indices(at) {
-        table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at.table));
-        if (!SIGNED) table = _mm_xor_si128(table, _mm_set1_epi8(-128));
-    }
+    INLINE_MEMBER explicit LookedUp(const TileCodes& at) : indices(at), table(load_table(at.table)) {}
+    INLINE_MEMBER void fetch_next(int64_t block) const { indices.fetch_next(block); }
     INLINE_MEMBER Integers vector(int64_t block, int j, int part) const {
         return look_up(table, indices.vector(block, j, part));
     }
 };
-
-// Codes that `unpack_tile` made bytes.
-template <int DEPTH_OF_CODES, bool SIGNED_CODES>
-struct Unpacked {
-    static constexpr bool SIGNED = SIGNED_CODES;
-    static constexpr int DEPTH = DEPTH_OF_CODES;
-    const uint8_t* bytes;
-
-    INLINE_MEMBER explicit Unpacked(const TileAt& at) : bytes(at.planes[0]) {}
-    INLINE_MEMBER Integers vector(int64_t block, int j, int part) const {
-        return load_bytes(bytes + (block * VECTORS + j) * 64 + part * VECTOR_BYTES);
-    }
-};
-
-template <class Source>
-static void unpack_tile(const TileAt& at, int64_t blocks, uint8_t* to) {
-    const Source source(at);
-    for (int64_t block = 0; block < blocks; block++)
-#pragma GCC unroll 8
-        for (int j = 0; j < VECTORS; j++)
-            for (int part = 0; part < PARTS; part++)
-                store_bytes(to + (block * VECTORS + j) * 64 + part * VECTOR_BYTES, source.vector(block, j, part));
-}

@@ -18,26 +18,26 @@ INLINE Floats load_numbers(const NumbersView& numbers, int64_t index) {
 constexpr int64_t GROUPS = 8;
 
 template <int P>
-INLINE __m256i two_groups(const uint8_t* plane, int two, int to) {
+INLINE Bytes two_groups(const uint8_t* plane, int two, int to) {
     // Of eight groups there are P * 16 bytes; field f of byte i belongs to byte f * P * 16 + i.
     constexpr int TWOS = P / 2;
-    const __m256i bytes = P == 1 ? _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(plane)))
-                                 : _mm256_loadu_si256(reinterpret_cast<const __m256i*>(plane) + two % (TWOS ? TWOS : 1));
-    __m256i field;
-    if (P == 1)
-        field = _mm256_blend_epi32(_mm256_srli_epi16(bytes, 2 * two), _mm256_srli_epi16(bytes, 2 * two + 1), 0xF0);
-    else
-        field = _mm256_srli_epi16(bytes, two / (TWOS ? TWOS : 1) * P);
-    return _mm256_slli_epi16(_mm256_and_si256(field, _mm256_set1_epi8(static_cast<char>((1 << P) - 1))), to);
+    Bytes field;
+    if constexpr (P == 1) {
+        const Bytes bytes = bytes_twice(plane);
+        field = halves_of(shift_right(bytes, 2 * two), shift_right(bytes, 2 * two + 1));
+    } else {
+        field = shift_right(bytes_at(plane + two % TWOS * 32), two / TWOS * P);
+    }
+    return shift_left(and_bits(field, (1 << P) - 1), to);
 }
 
 template <int LOW, int HIGH>
 INLINE void unpack_groups(const uint8_t* low, const uint8_t* high, uint8_t* to) {
 #pragma GCC unroll 4
     for (int two = 0; two < 4; two++) {
-        __m256i v = two_groups<LOW>(low, two, 0);
-        if constexpr (HIGH != 0) v = _mm256_or_si256(v, two_groups<HIGH>(high, two, LOW));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(to) + two, v);
+        Bytes v = two_groups<LOW>(low, two, 0);
+        if constexpr (HIGH != 0) v = or_bits(v, two_groups<HIGH>(high, two, LOW));
+        put_bytes(to + two * 32, v);
     }
 }
 
@@ -71,15 +71,15 @@ constexpr int64_t RUN_PIECES = 2 * RUN;
 
 // Where the numbers of pieces come from, [piece][D a, D a zeros + E b][row]; the second is there for plan.offsets.
 struct TileNumbers {
-    const WeightView& w;
-    const Plan& plan;
+    const WeightView* w;
+    const Plan* plan;
     int64_t tile;
     const float* made;  // all of them, or null
 
     // Of pieces first to stop, at most RUN_PIECES, made in `room` where they are not yet.
     INLINE_MEMBER const float* of_pieces(int64_t first, int64_t stop, float* room) const {
         if (made) return made + first * 2 * ROWS;
-        plan.make_numbers(w, plan, tile, first, stop, room);
+        plan->make_numbers(*w, *plan, tile, first, stop, room);
         return room;
     }
 };

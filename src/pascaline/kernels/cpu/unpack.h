@@ -2,10 +2,6 @@
 
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstring>
-
 #include "kernel.h"
 
 // Fields of BITS bits of a plane's row, shifted left, one a byte: stored for the first plane of a code, or-ed in
@@ -21,9 +17,8 @@ INLINE void put_word(Word value, uint8_t* to) {
 }
 
 template <bool FIRST>
-INLINE void put_vector(__m256i value, uint8_t* to) {
-    __m256i* at = reinterpret_cast<__m256i*>(to);
-    _mm256_storeu_si256(at, FIRST ? value : _mm256_or_si256(value, _mm256_loadu_si256(at)));
+INLINE void put_vector(Bytes value, int shift, uint8_t* to) {
+    put_bytes(to, FIRST ? value : or_bits(shift_left(value, shift), bytes_at(to)));
 }
 
 template <int BITS, bool FIRST, class Word>
@@ -42,14 +37,12 @@ INLINE void put_words(const uint8_t* from, int64_t wide, int64_t runs, int shift
 template <int BITS, bool FIRST>
 INLINE void put_vectors(const uint8_t* from, int64_t wide, int64_t runs, int shift, uint8_t* out) {
     constexpr int COUNT = 8 / BITS;
-    const __m256i mask = _mm256_set1_epi8((1 << BITS) - 1);
-    const __m128i left = _mm_cvtsi32_si128(shift);
     for (int64_t run = 0; run < runs; run++, from += wide, out += wide * COUNT)
         for (int64_t i = 0; i < wide; i += 32) {
-            __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+            const Bytes word = bytes_at(from + i);
             for (int field = 0; field < COUNT; field++) {
-                __m256i value = _mm256_and_si256(_mm256_srli_epi16(word, field * BITS), mask);
-                put_vector<FIRST>(FIRST ? value : _mm256_sll_epi16(value, left), out + field * wide + i);
+                const Bytes value = and_bits(shift_right(word, field * BITS), (1 << BITS) - 1);
+                put_vector<FIRST>(value, shift, out + field * wide + i);
             }
         }
 }
@@ -58,29 +51,10 @@ INLINE void put_vectors(const uint8_t* from, int64_t wide, int64_t runs, int shi
 template <int BITS, bool FIRST>
 INLINE void put_stream(const uint8_t* from, int64_t columns, int shift, uint8_t* out) {
     constexpr int COUNT = 8 / BITS, AT_ONCE = 32 / COUNT;
-    const __m256i mask = _mm256_set1_epi8((1 << BITS) - 1);
-    const __m128i left = _mm_cvtsi32_si128(shift);
     int64_t byte = 0;
     for (; (byte + AT_ONCE) * COUNT <= columns; byte += AT_ONCE) {
-        // Each byte in as many places as it has fields, and in each the one wanted shifted down.
-        __m256i spread;
-        if (BITS == 4) {
-            spread = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + byte)));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi16(spread, 4));
-        } else if (BITS == 2) {
-            spread = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + byte)));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi32(spread, 12));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi32(spread, 6));
-        } else {
-            int32_t four;
-            memcpy(&four, from + byte, 4);
-            spread = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi64(spread, 28));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi64(spread, 14));
-            spread = _mm256_or_si256(spread, _mm256_slli_epi64(spread, 7));
-        }
-        spread = _mm256_and_si256(spread, mask);
-        put_vector<FIRST>(FIRST ? spread : _mm256_sll_epi16(spread, left), out + byte * COUNT);
+        const Bytes fields = and_bits(spread<BITS>(from + byte), (1 << BITS) - 1);
+        put_vector<FIRST>(fields, shift, out + byte * COUNT);
     }
     for (int64_t k = byte * COUNT; k < columns; k++) {
         int value = (from[k / COUNT] >> k % COUNT * BITS & ((1 << BITS) - 1)) << shift;
