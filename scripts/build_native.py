@@ -6,7 +6,6 @@ sources. Without a compiler it says in one line what is lost, and torch computes
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import platform
@@ -27,28 +26,32 @@ import setup_lock
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "pascaline" / "kernels" / "cpu"
 
 if TYPE_CHECKING:
-    from pascaline.kernels.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet
+    from pascaline.kernels.cpu.instruction_sets import (
+        INSTRUCTION_SETS,
+        LINKING,
+        OPTIONS,
+        InstructionSet,
+        build_id,
+        fault_of,
+    )
 else:
     # By its path: importing the package takes torch a second, and this runs before every `make serve`.
     sys.path.append(str(FOLDER))
-    from instruction_sets import INSTRUCTION_SETS, InstructionSet
+    from instruction_sets import (
+        INSTRUCTION_SETS,
+        LINKING,
+        OPTIONS,
+        InstructionSet,
+        build_id,
+        fault_of,
+    )
 
-OPTIONS = (
-    "-std=c++17",
-    "-O3",
-    "-fPIC",
-    "-fvisibility=hidden",
-    "-fno-exceptions",
-    "-fno-rtti",
-    "-ffp-contract=off",  # a product and a sum are rounded once only where the source says so
-)
-LINKING = ("-shared", "-pthread", "-Wl,--as-needed", "-Wl,--no-undefined", "-Wl,--strip-debug")
 COMPILERS = ("c++", "g++", "clang++")
 ZIG = "ziglang==0.17.1"
 """The requirement that stands in for a compiler: 0.1 GB to download, 0.4 GB on disk."""
 GLIBC = "2.28"
 """The oldest C library that torch's wheels run on."""
-LIBRARY_S = 12
+LIBRARY_S = 16
 """What a library takes by either compiler, on a core of its own; rather more."""
 LOSS = "the CPU computes with plain torch, which generates several times slower"
 
@@ -109,31 +112,9 @@ def sets_for(machine: str) -> list[InstructionSet]:
     return [each for each in INSTRUCTION_SETS if each.machine == machine]
 
 
-def _sources(folder: Path) -> bytes:
-    parts = [option.encode() for option in (*OPTIONS, *LINKING)]
-    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
-        parts += [path.name.encode(), path.read_bytes()]
-    return b"\0".join(parts)
-
-
-def build_id(folder: Path, instructions: InstructionSet) -> str:
-    """What a library of just these sources and options carries as its build ID, in hexadecimal digits."""
-    digest = hashlib.sha256(_sources(folder))
-    digest.update(" ".join(instructions.options).encode())
-    return digest.hexdigest()[:40]
-
-
 def outdated(folder: Path, machine: str) -> list[InstructionSet]:
-    """The instruction sets whose library in `folder` is missing or built from other sources."""
-    found = []
-    for each in sets_for(machine):
-        try:
-            content = (folder / each.library.name).read_bytes()
-        except OSError:
-            content = b""
-        if bytes.fromhex(build_id(folder, each)) not in content:
-            found.append(each)
-    return found
+    """The instruction sets whose library in `folder` is missing, cut off or built from other sources."""
+    return [each for each in sets_for(machine) if fault_of(folder / each.library.name, folder, each)]
 
 
 def build(folder: Path, machine: str, chosen: Compiler) -> str | None:
@@ -222,6 +203,8 @@ def main() -> int:
     # As an exception, SIGTERM takes the compilers along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     machine = platform.machine()
+    if not sets_for(machine):
+        print(f"setup: there are no CPU kernels for {machine}: {LOSS}", file=sys.stderr)
     if not outdated(FOLDER, machine):
         return 0
     chosen = compiler(machine)

@@ -313,3 +313,23 @@ def test_random_forms_of_the_codes() -> None:
             assert codes.bits == bits
             x = torch.eye(columns) * 127
             assert torch.equal(multiply(x, weight), 127 * codes.unpack().float().T)
+
+
+FORKING = """
+import os, sys, torch
+from pascaline.kernels import OPS, KERNELS, Chip, Launcher, Policy
+from pascaline.kernels.cpu import native
+native.loaded().use_threads(2)
+launch = Launcher(Policy(Chip(torch.device("cpu")), KERNELS))
+x = torch.ones(64, 64)
+launch(OPS["add"], "", x, x)
+child = os.fork()
+if child == 0:
+    os._exit(0 if (launch(OPS["add"], "", x, x) == 2).all() else 1)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_process_computes() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKING], timeout=60, check=False)
+    assert done.returncode == 0

@@ -23,6 +23,9 @@ from pascaline.core.errors import UnsupportedError
 from pascaline.engine.runner import EagerRunner, RecordedRunner
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
 from pascaline.kernels.cpu import native
+from pascaline.kernels.cpu.fusion import fuse
+from pascaline.layers.module import Layer
+from pascaline.weights import Dense, Tiled
 
 pytestmark = pytest.mark.skipif(
     isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
@@ -117,6 +120,19 @@ def test_memory_is_within_what_was_planned(demo_path: Path) -> None:
     assert runner.program.activation_bytes <= stepped.started.plan.activation_bytes
 
 
+def test_weights_are_in_memory_once(demo_path: Path) -> None:
+    """As tiles, which take no more than the file's; what they were made of is gone."""
+    stepped = SteppedModel(demo_path, pages=64, arithmetic="auto")
+    runner = stepped.started.runner
+    assert isinstance(runner, RecordedRunner)
+    layers = [module for module in runner.model.modules() if isinstance(module, Layer)]
+    weights = [weight for layer in layers for weight in layer.weights() if not isinstance(weight, Dense)]
+    assert weights
+    assert all(isinstance(weight, Tiled) for weight in weights)
+    resident, planned = stepped.started.ready.weights_bytes, stepped.started.plan.weights_bytes
+    assert planned <= resident <= 1.01 * planned
+
+
 def test_launches_are_fused_and_named(demo_path: Path) -> None:
     runner = SteppedModel(demo_path, pages=64, arithmetic="auto").started.runner
     assert isinstance(runner, RecordedRunner)
@@ -130,6 +146,17 @@ def test_launches_are_fused_and_named(demo_path: Path) -> None:
     ]
     others = [op for name in of_layer if name not in linears for op in name.ops]
     assert others == ["rotary", "rotary", "store_rows", "store_rows", "paged_attention"]
+
+
+def test_a_second_sum_stays_a_launch() -> None:
+    launcher = Launcher(Policy(Chip(torch.device("cpu")), KERNELS))
+    weight = Dense(torch.randn(8, 4))
+    with launcher.recording() as recorder:
+        x = launcher(OPS["add"], "", torch.zeros(3, 4), torch.zeros(3, 4))
+        y = launcher(OPS["linear"], "", x, weight, None)
+        y = launcher(OPS["add"], "", y, torch.zeros(3, 8))
+        launcher(OPS["add"], "", y, torch.zeros(3, 8))
+    assert [item.names for item in fuse(recorder.launches)] == [("add",), ("linear", "add"), ("add",)]
 
 
 def test_what_is_no_launch_cannot_be_recorded() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pascaline.kernels.cpu import native
+from pascaline.kernels.cpu import instruction_sets, native
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -71,7 +71,7 @@ def test_sources_are_built_once_and_again_when_they_change(
     library = folder / "kernels-avx2.so"
     assert build_native.main() == 0
     assert library.read_bytes().startswith(b"built ")
-    assert "building the CPU kernels (avx2) with compiler, about 12 s" in capsys.readouterr().out
+    assert "building the CPU kernels (avx2) with compiler, about 16 s" in capsys.readouterr().out
 
     os.utime(library, (0, 0))  # older than its sources, as a checkout leaves files
     assert build_native.main() == 0
@@ -253,6 +253,15 @@ def test_set_up_fetches_a_compiler_only_where_it_is_of_use(
     assert all(arguments[-1].startswith("ziglang==") for arguments in asked)
 
 
+def test_zig_is_asked_for_arm_in_its_own_words() -> None:
+    """It refuses -march there."""
+    wanted = [option for each in build_native.sets_for("aarch64") for option in each.options]
+    own_words = build_native.zig("aarch64").own_words
+    told = [own_words.get(option, option) for option in wanted]
+    assert "-mcpu=generic+v8_2a+dotprod" in told
+    assert not any(option.startswith("-march") for option in told)
+
+
 @pytest.mark.skipif(build_native.compiler(MACHINE) is None, reason="no C++ compiler here")
 def test_what_is_built_loads_without_torch_and_python(folder: Path) -> None:
     assert build_native.main() == 0
@@ -268,3 +277,18 @@ def test_where_there_is_a_compiler_the_library_is_built_and_loaded() -> None:
     assert not build_native.outdated(build_native.FOLDER, MACHINE), "make setup builds them"
     library = native.library()
     assert not isinstance(library, str), library
+
+
+def test_a_library_that_is_cut_off_is_not_loaded_but_built_anew(tmp_path: Path) -> None:
+    machine = platform.machine()
+    built = [each for each in build_native.sets_for(machine) if each.library.exists()]
+    if not built:
+        pytest.skip("no library is built here")
+    content = built[0].library.read_bytes()
+    whole = tmp_path / built[0].library.name
+    whole.write_bytes(content)
+    assert instruction_sets.fault_of(whole, tmp_path, built[0]) is None
+    for share in (0.00001, 0.1, 0.9, 0.999):
+        whole.write_bytes(content[: int(len(content) * share)])
+        assert instruction_sets.fault_of(whole, tmp_path, built[0]) == f"{whole.name} is cut off"
+        assert built[0] in build_native.outdated(tmp_path, machine)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pascaline.core.errors import ConfigError
 
+MOST_THREADS = 4096
+
 
 def cache_dir() -> Path:
     """Folder for everything that can be fetched or built again; not created here."""
@@ -39,8 +41,8 @@ def threads() -> int | None:
     for name in ("PASCALINE_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").partition(",")[0].strip()
         if value:
-            if not value.isdecimal() or int(value) < 1:
-                raise ConfigError(f"{name} is {value!r:.40}", expected="a number of threads, at least 1")
+            if not value.isdecimal() or not 1 <= int(value) <= MOST_THREADS:
+                raise ConfigError(f"{name} is {value!r:.40}", expected=f"1 to {MOST_THREADS} threads")
             return int(value)
     return None
 

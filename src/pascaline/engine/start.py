@@ -17,6 +17,7 @@ from pascaline.engine.loader import find_weights, load_rope_factors, load_weight
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
+from pascaline.kernels.cpu import native
 from pascaline.kv.cache import PAGE_SIZE, KeyValueCache, pages_for
 from pascaline.kv.step_batch import StepBatch
 from pascaline.models import build, read_config
@@ -56,19 +57,29 @@ def settle_device(wanted: str) -> torch.device:
     )
 
 
-def settle_key_value_dtype(config: EngineConfig, native: bool) -> torch.dtype:
+def settle_key_value_dtype(config: EngineConfig, is_native: bool) -> torch.dtype:
     """fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
 
     Raises
     ------
     UnsupportedError : fp16 was asked for and the attention kernel does not read it.
     """
-    if config.key_value_dtype == "fp16" and not native:
+    if config.key_value_dtype == "fp16" and not is_native:
         raise UnsupportedError(
             "key_value_dtype fp16 without native kernels",
             expected="auto or fp32",
         )
-    return torch.float16 if native and config.key_value_dtype != "fp32" else torch.float32
+    return torch.float16 if is_native and config.key_value_dtype != "fp32" else torch.float32
+
+
+def _kernel_notes(config: EngineConfig, device: torch.device) -> list[str]:
+    """What the CPU could do and does not."""
+    if device.type != "cpu" or config.arithmetic == "fp32":
+        return []
+    found = native.library()
+    if isinstance(found, str):
+        return [f"plain torch computes, several times slower than native kernels: {found}"]
+    return [f"slower kernels are used ({found.name}): {reason}" for reason in found.passed_over]
 
 
 def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
@@ -86,8 +97,8 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         launcher = Launcher(Policy(Chip(device), KERNELS, config.arithmetic))
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
-        native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
-        key_value_dtype = settle_key_value_dtype(config, native)
+        is_native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
+        key_value_dtype = settle_key_value_dtype(config, is_native)
         plan = divide(
             model_config,
             MemoryRequest(
@@ -108,7 +119,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         resident = load_weights(model, checkpoint, weights, device, prepare, report)
     finally:
         checkpoint.close()
-    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=native)
+    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
     ready = Ready(
         device=str(device),
         max_model_len=plan.max_model_len,
@@ -121,10 +132,10 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         weights_bytes=resident,
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
-        notes=list(plan.notes),
+        notes=[*plan.notes, *_kernel_notes(config, device)],
     )
     runner: Runner = EagerRunner(model, cache)
-    if native:
+    if is_native:
         largest = StepBatch.of_sizes(
             config.max_batch_tokens, config.max_sequences, pages_for(plan.max_model_len)
         )

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from pascaline.kernels import linear
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cpu.tiling import tile
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance, summation_error
 from pascaline.weights import Dense, Packed, Tiled, Weight
 from pascaline.weights.tiled import BLOCK, stored_inputs
@@ -54,6 +55,7 @@ NATIVE = native_kernel(
     linear.OP,
     linear.KERNEL,
     arithmetic="int8",
+    prepare=lambda weight: tile(weight) if isinstance(weight, Packed) else weight,
     tolerance=Tolerance(
         bound=_bound,
         derivation="dense weights: the op's own. Packed: rounding x to multiples of dx errs by dx / 2 an "

@@ -89,7 +89,8 @@ def _with_sums(launches: list[FusedLaunch]) -> list[FusedLaunch]:
         if item.launch.op.name == "add" and last is not None and last.launch.op.name == "linear":
             summands = [operand for operand in item.launch.inputs if isinstance(operand, torch.Tensor)]
             others = [operand for operand in summands if storage_of(operand) != storage_of(last.out)]
-            if uses[storage_of(last.out)] == 1 and len(others) == 1:
+            free = last.residual is None and uses[storage_of(last.out)] == 1
+            if free and len(others) == 1:
                 fused[-1] = replace(last, out=item.out, residual=others[0])
                 continue
         fused.append(item)

@@ -1,12 +1,31 @@
-"""The instruction sets that there is native code for. Standard library only: the build reads this too."""
+"""The instruction sets that there is native code for, and what their libraries are built from.
+
+Standard library only: the build reads this too.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 """Of the sources, and of the libraries built from them."""
+
+OPTIONS = (
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-ffp-contract=off",  # a product and a sum are rounded once only where the source says so
+)
+LINKING = ("-shared", "-pthread", "-Wl,--as-needed", "-Wl,--no-undefined", "-Wl,--strip-debug")
+
+_ELF_HEADER = struct.Struct("<40xQ10xHH2x")
+"""Of a 64-bit file: where the table of sections begins, the size of an entry and their number."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +59,31 @@ INSTRUCTION_SETS = (
     InstructionSet("neon-dotprod", "aarch64", _NEON, frozenset({"asimd", "asimddp", "atomics"})),
 )
 """The fastest of a machine first."""
+
+
+def build_id(folder: Path, instructions: InstructionSet) -> str:
+    """What a library of just the sources in `folder` carries as its build ID, in hexadecimal digits."""
+    digest = hashlib.sha256(b"\0".join(option.encode() for option in (*OPTIONS, *LINKING)))
+    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.h")]):
+        digest.update(b"\0".join((b"", path.name.encode(), path.read_bytes())))
+    digest.update(" ".join(instructions.options).encode())
+    return digest.hexdigest()[:40]
+
+
+def fault_of(library: Path, folder: Path, instructions: InstructionSet) -> str | None:
+    """Why a library must not be loaded: it is missing, cut off or built from other sources.
+
+    Where `folder` has no sources, as in a wheel, any sources will do.
+    """
+    try:
+        content = library.read_bytes()
+    except OSError:
+        return f"{library.name} is not built"
+    if content.startswith(b"\x7fELF"):
+        table, size, count = _ELF_HEADER.unpack_from(content.ljust(_ELF_HEADER.size, b"\xff"))
+        # The table of sections is a file's end. What is cut off may load, and kills the process later.
+        if table + size * count > len(content):
+            return f"{library.name} is cut off"
+    if any(folder.glob("*.cpp")) and bytes.fromhex(build_id(folder, instructions)) not in content:
+        return f"{library.name} was built from other sources"
+    return None

@@ -47,8 +47,19 @@ bool make_room(int64_t bytes) {
     return bytes <= scratch_bytes;
 }
 
+void in_child() {
+    pthread_mutex_init(&one_step, nullptr);
+    pool::forget_others();
+}
+
+__attribute__((constructor)) void watch_forks() { pthread_atfork(nullptr, nullptr, in_child); }
+
 // All threads at `work` on `job`. False where there is no memory for it.
 bool on_all_threads(pool::Work work, const void* job, const Room& room) {
+    if (pool::before_fork) {
+        pool::use(pool::before_fork);
+        pool::before_fork = 0;
+    }
     if (!make_room(room.shared + pool::active.load() * room.own)) return false;
     pool::run(work, job, scratch, room.shared, room.own);
     return true;

@@ -14,7 +14,7 @@ from pathlib import Path
 from pascaline.core.env import cpu_instructions
 from pascaline.core.errors import ConfigError, OutOfMemoryError, UnsupportedError
 from pascaline.core.threads import compute_threads
-from pascaline.kernels.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet
+from pascaline.kernels.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet, fault_of
 from pascaline.kernels.cpu.views import Choice, Launch, PackedView, Step, WeightView
 
 
@@ -26,16 +26,19 @@ class Library:
 
         Raises
         ------
-        OSError : there is none, it does not load, or it is of another version of its sources.
+        OSError : there is none that is whole and of these sources, or it does not load.
         """
         self.name = instructions.name
+        self.passed_over: list[str] = []
+        """Why no faster library was taken."""
+        fault = fault_of(instructions.library, instructions.library.parent, instructions)
+        if fault is not None:
+            raise OSError(f"{fault}; `make setup` builds it")
         self._library = library = ctypes.CDLL(str(instructions.library))
         library.pascaline_abi.restype = ctypes.c_int64
         expected = ctypes.sizeof(Choice) << 48 | ctypes.sizeof(WeightView) << 24 | ctypes.sizeof(Launch)
         if library.pascaline_abi() != expected:
-            raise OSError(
-                f"{instructions.library.name} was built from other sources; `make setup` builds it anew"
-            )
+            raise OSError(f"{instructions.library.name} is of another version of Pascaline")
         self._run = library.pascaline_run
         self._retile = library.pascaline_retile
         self._choose = library.pascaline_choose
@@ -116,14 +119,15 @@ def library() -> Library | str:
     sets = _settled()
     if not sets:
         return "it needs an x86 processor with AVX2, or an ARM one with dot products"
-    reasons = []
+    reasons: list[str] = []
     for instructions in sets:
         try:
-            return Library(instructions)
+            found = Library(instructions)
         except (OSError, AttributeError) as error:
-            reasons.append(
-                str(error) if instructions.library.exists() else f"{instructions.library.name} is not built"
-            )
+            reasons.append(str(error))
+        else:
+            found.passed_over = reasons
+            return found
     return "; ".join(reasons)
 
 

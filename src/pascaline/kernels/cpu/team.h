@@ -129,6 +129,7 @@ static Work work;
 static const void* job;
 static uint32_t phase;
 static int started = 1;
+static int before_fork = 0;  // threads to start again, in a process that has been forked
 
 static void begin(int number) {
     Team& team = teams[number];
@@ -172,6 +173,17 @@ static void use(int count) {
         started++;
     }
     active.store(count < started ? count : started);
+}
+
+// A child of fork() has one thread, and whatever the others were at is undone.
+static void forget_others() {
+    before_fork = active.load();
+    started = 1;
+    active.store(1);
+    sleepers.store(0);
+    gate.arrived.store(0);
+    for (Taken& range : taken) range.tagged.store(0);
+    phase = 0;
 }
 
 // what(on, team) by all threads; returns when all are done.

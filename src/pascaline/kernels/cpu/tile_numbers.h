@@ -173,7 +173,8 @@ template <int FORM>
 static MakeNumbers numbers_of_form(const WeightView& w, const Plan& plan) {
     const bool two_levels = w.group_scales.count && !w.zeros.count && plan.group_pieces == 1 &&
                             (w.offsets.data != nullptr) == (w.group_offsets.count != 0);
-    if (two_levels && (plan.super_groups == 8 || plan.super_groups == 16))
+    const bool in_a_run = plan.super_groups <= RUN * (BLOCK / plan.piece);  // what `room` is made for
+    if (two_levels && in_a_run && (plan.super_groups == 8 || plan.super_groups == 16))
         return plan.offsets ? numbers_of_supers<FORM, true> : numbers_of_supers<FORM, false>;
     const bool plain = !w.group_scales.count && !w.group_offsets.count && !w.zeros.count;
     if (!plain || plan.super_groups * plan.group_pieces != 1) return numbers_of_groups<FORM>;

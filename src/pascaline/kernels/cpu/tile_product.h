@@ -7,9 +7,6 @@
 #include "activations.h"
 #include "tile_numbers.h"
 
-// How far ahead of its use a tile's memory is asked for.
-constexpr int64_t AHEAD = 4096;
-
 struct TileAt {
     TileCodes codes;
     TileNumbers numbers;
