@@ -18,10 +18,10 @@ from pascaline.kernels.cpu import native
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import build_native  # noqa: E402
-import build_wheel  # noqa: E402
-from elf import Needs  # noqa: E402
-from hatch_build import platform_tag  # noqa: E402
+import build_native  # noqa: E402 - found by the path above
+import build_wheel  # noqa: E402 - found by the path above
+from elf import Needs  # noqa: E402 - found by the path above
+from hatch_build import platform_tag  # noqa: E402 - found by the path above
 
 can_build = pytest.mark.skipif(
     build_native.system_compiler() is None or not build_native.sets_for(platform.machine()),

@@ -33,7 +33,7 @@ from pascaline.kernels.cpu.views import (
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import build_native  # noqa: E402
+import build_native  # noqa: E402 - found by the path above
 
 COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = next(filter(None, map(shutil.which, ("qemu-aarch64-static", "qemu-aarch64"))), None)
@@ -150,7 +150,7 @@ class RecordingLibrary(native.Library):
         self._expected: list[tuple[int, bytes]] = []
         self._chosen: list[tuple[int, ctypes.Array[Choice]]] = []
 
-    def kernel(self, op: str) -> int:  # type: ignore[override]
+    def kernel(self, op: str) -> int:  # type: ignore[override]  # the other is a cached one
         address: int = super().kernel(op)
         self._names[address] = op.encode()
         return address

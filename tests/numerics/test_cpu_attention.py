@@ -9,6 +9,7 @@ from typing import cast
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY, RUNNABLE, Use
 
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import ShapeError
@@ -23,27 +24,7 @@ from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
 CPU = torch.device("cpu")
 CANARY = 12345.0
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
-
-RUNNABLE = [each.name for each in native.runnable() if each.library.exists()]
-Use = Callable[[str, int], None]
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """`use(instruction set, threads)` for launches from now on."""
-    loaded: dict[str, native.Library] = {}
-
-    def use_library(name: str, threads: int) -> None:
-        if name not in loaded:
-            [instructions] = [each for each in native.runnable() if each.name == name]
-            loaded[name] = native.Library(instructions)
-        loaded[name].use_threads(threads)
-        monkeypatch.setattr(native, "library", lambda: loaded[name])
-
-    return use_library
+pytestmark = NEEDS_LIBRARY
 
 
 def launched(kernel: Kernel, *inputs: torch.Tensor, shape: torch.Size, **parameters: float) -> torch.Tensor:

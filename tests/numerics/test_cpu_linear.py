@@ -7,11 +7,11 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY, RUNNABLE, Use
 
 from pascaline.kernels import KERNELS, OPS, Chip, Policy, cpu_linear, linear
 from pascaline.kernels.cpu import instruction_sets, native, native_kernel
@@ -23,9 +23,7 @@ from pascaline.weights.codes import PLANE_BITS, Codes, Plane
 CPU = Chip(torch.device("cpu"))
 CANARY = 12345.0
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
 SIGNED_FORMS = {"Q8_0 as in files", "Q6_K as in files"}
 ODD_FORMS = {
@@ -85,27 +83,6 @@ def multiply(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None = None) 
     assert (buffer[:100] == CANARY).all()
     assert (buffer[-100:] == CANARY).all()
     return out
-
-
-Use = Callable[[str, int], None]
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """`use(instruction set, threads)` for launches from now on."""
-    loaded: dict[str, native.Library] = {}
-
-    def use_library(name: str, threads: int) -> None:
-        if name not in loaded:
-            [instructions] = [each for each in native.runnable() if each.name == name]
-            loaded[name] = native.Library(instructions)
-        loaded[name].use_threads(threads)
-        monkeypatch.setattr(native, "library", lambda: loaded[name])
-
-    return use_library
-
-
-RUNNABLE = [each.name for each in native.runnable() if each.library.exists()]
 
 
 @pytest.mark.parametrize("instructions", RUNNABLE)

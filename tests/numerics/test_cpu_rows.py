@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY, RUNNABLE, Use
 
 from pascaline.kernels import gelu_and_mul, rms_norm, scale, select_rows, silu_and_mul, soft_cap
-from pascaline.kernels.cpu import native
 from pascaline.kernels.kernel import Workspace
 from pascaline.weights import Dense
 
 CANARY = 12345.0
 INFINITY = math.inf
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
-RUNNABLE = [each for each in native.runnable() if each.library.exists()]
 PARAMETERS = {"rms_norm": {"epsilon": 1e-5}, "scale": {"factor": 3.3}, "soft_cap": {"cap": 30.0}}
-
-Use = Callable[[str, int], None]
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
-    """use(instruction set, threads): what launches run on from then on."""
-    loaded: dict[str, native.Library] = {}
-
-    def choose(name: str, threads: int) -> None:
-        if name not in loaded:
-            loaded[name] = native.Library(next(each for each in RUNNABLE if each.name == name))
-        loaded[name].use_threads(threads)
-        monkeypatch.setattr(native, "library", lambda: loaded[name])
-
-    yield choose
-    for library in loaded.values():
-        library.use_threads(1)
 
 
 def run(
@@ -87,7 +65,7 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 def test_bits_depend_on_nothing_but_the_row(module: ModuleType, width: int, use: Use) -> None:
     """By every instruction set, on any number of threads, alone and among others, from any address."""
     inputs = rows_of(module, 13, width)
-    use(RUNNABLE[0].name, 1)
+    use(RUNNABLE[0], 1)
     expected = run(module, *inputs)
     in_fp64 = [
         value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
@@ -98,8 +76,8 @@ def test_bits_depend_on_nothing_but_the_row(module: ModuleType, width: int, use:
     assert (error <= module.OP.tolerance.bound(*in_fp64, **parameters)).all()
     for instructions in RUNNABLE:
         for threads in (1, 2, 5):
-            use(instructions.name, threads)
-            assert same_bits(run(module, *inputs), expected), (instructions.name, threads)
+            use(instructions, threads)
+            assert same_bits(run(module, *inputs), expected), (instructions, threads)
         for row in (0, 5, 12):
             alone = [
                 value[row : row + 1]
@@ -124,7 +102,7 @@ def test_gates_read_halves_of_one_tensor(module: ModuleType) -> None:
 def test_gains_are_widened(dtype: torch.dtype, width: int, use: Use) -> None:
     x, gain = torch.randn(3, width), torch.randn(width).to(dtype)
     for instructions in RUNNABLE:
-        use(instructions.name, 1)
+        use(instructions, 1)
         assert same_bits(run(rms_norm, x, Dense(gain)), run(rms_norm, x, Dense(gain.float())))
 
 
@@ -142,7 +120,7 @@ def test_tanh_everywhere(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
     x = numbers()
     expected = x.double().tanh()
     for instructions in RUNNABLE:
-        use(instructions.name, 1)
+        use(instructions, 1)
         tanh = run(soft_cap, x)
         assert torch.equal(tanh.isnan(), x.isnan())
         ordinary = ~x.isnan()
@@ -159,7 +137,7 @@ def test_sigmoid_everywhere(use: Use) -> None:
     bound = silu_and_mul.OP.tolerance.bound(x.double(), up.double())
     expected = silu_and_mul.OP.reference(x.double(), up.double())
     for instructions in RUNNABLE:
-        use(instructions.name, 1)
+        use(instructions, 1)
         silu = run(silu_and_mul, x, up)
         assert silu[x.isnan()].isnan().all()
         ordinary = x.isfinite()

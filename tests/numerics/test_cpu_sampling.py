@@ -7,6 +7,7 @@ import random
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY, RUNNABLE, load
 
 from pascaline.engine.sampler import Sampled, sample, sample_by_torch
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
@@ -14,11 +15,8 @@ from pascaline.engine.sequence import Sequence
 from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.views import MAX_REPORTED
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
-RUNNABLE = [each for each in native.runnable() if each.library.exists()]
 ROWS = 24
 INFINITY = math.inf
 
@@ -93,7 +91,7 @@ def test_choices_depend_on_nothing_but_the_row(seed: int, monkeypatch: pytest.Mo
     sequences = random_sequences(shuffle, 4099)
     expected: list[Sampled] | None = None
     for instructions in RUNNABLE:
-        library = native.Library(instructions)
+        library = load(instructions)
         monkeypatch.setattr(native, "library", lambda library=library: library)
         for threads in (1, 2, 5):
             library.use_threads(threads)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY
 from stepped_model import Part, SteppedModel
 from test_demo_logits import PROMPT, Outcome, greedy_request, random_prompt, run
 
@@ -20,9 +21,7 @@ from pascaline.engine.engine_config import EngineConfig
 from pascaline.kernels.cpu import native
 from pascaline.llm.model_text import ModelText
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
 # Nats; a first version of other rounding had 0.0029, and one of 16-bit activations would have 1e-6.
 MEDIAN_DIVERGENCE = 0.005

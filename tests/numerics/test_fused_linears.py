@@ -6,7 +6,8 @@ import ctypes
 
 import pytest
 import torch
-from test_cpu_linear import RUNNABLE, Use, random_rows, use, weight_of
+from native_libraries import NEEDS_LIBRARY, RUNNABLE, Use
+from test_cpu_linear import random_rows, weight_of
 
 from pascaline.kernels import add, cpu_linear, linear
 from pascaline.kernels.cpu import native
@@ -16,11 +17,7 @@ from pascaline.kernels.cpu.views import Launch, Step, tensor_view
 from pascaline.kernels.kernel import Workspace
 from pascaline.weights import Dense, Weight
 
-__all__ = ["use"]
-
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
 
 @pytest.mark.parametrize("instructions", RUNNABLE)

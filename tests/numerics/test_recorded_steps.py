@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY
 from quantised_checkpoints import Recipe, Settings, write_quantised
 from stepped_model import Part, SteppedModel
 from test_tiny_models import TINY, tokens, worst_of_run
@@ -22,14 +23,11 @@ from transformers_reference import ALLOWED_UNITS
 from pascaline.core.errors import UnsupportedError
 from pascaline.engine.runner import EagerRunner, RecordedRunner
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
-from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.fusion import fuse
 from pascaline.layers.module import Layer
 from pascaline.weights import Dense, Tiled
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
 LLAMA = TINY["llama"]
 

@@ -6,18 +6,16 @@ import math
 
 import pytest
 import torch
+from native_libraries import NEEDS_LIBRARY
 from test_cpu_linear import FORMS, columns_of, weight_of
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels import embedding
-from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.tiling import tile
 from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 
-pytestmark = pytest.mark.skipif(
-    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
-)
+pytestmark = NEEDS_LIBRARY
 
 
 @pytest.mark.parametrize("rows", [3, 16, 50])

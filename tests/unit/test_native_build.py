@@ -20,8 +20,8 @@ from pascaline.kernels.cpu import instruction_sets, native
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-import build_native  # noqa: E402
-import setup_venv  # noqa: E402
+import build_native  # noqa: E402 - found by the path above
+import setup_venv  # noqa: E402 - found by the path above
 
 AVX2 = next(each for each in build_native.INSTRUCTION_SETS if each.name == "avx2")
 MACHINE = platform.machine()

@@ -83,7 +83,7 @@ class Tiled:
             lambda tiles: tiles.index_select(0, rows // ROWS), lambda tiles: tiles[each, rows % ROWS], out
         )
 
-    def reorder_rows(self, order: torch.Tensor) -> None:  # noqa: ARG002
+    def reorder_rows(self, order: torch.Tensor) -> None:  # noqa: ARG002 - as every weight
         raise UnsupportedError("another order of a tiled weight's rows", expected="rows in order before")
 
     def to(self, device: torch.device) -> Tiled:

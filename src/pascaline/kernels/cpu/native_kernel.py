@@ -13,7 +13,15 @@ import torch
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.tiling import tile
-from pascaline.kernels.cpu.views import Launch, Step, WeightView, is_in_place, tensor_view, view_of
+from pascaline.kernels.cpu.views import (
+    Launch,
+    Step,
+    TensorView,
+    WeightView,
+    is_in_place,
+    tensor_view,
+    view_of,
+)
 from pascaline.kernels.kernel import Chip, Kernel, Workspace, as_it_is
 from pascaline.kernels.op import Op, Tolerance
 from pascaline.weights import Dense, Packed, Tiled, Weight
@@ -58,8 +66,11 @@ def describe(
     inputs: tuple[torch.Tensor | Weight | None, ...],
     out: torch.Tensor,
     values: Mapping[str, float],
+    view: Callable[[torch.Tensor], TensorView] = tensor_view,
 ) -> Launch:
     """A launch as the library takes it. Operands must outlive it: it points into their memory.
+
+    `view` says where tensors are; those of recorded launches have no memory of their own.
 
     Raises
     ------
@@ -72,11 +83,11 @@ def describe(
         elif isinstance(value, torch.Tensor):
             if not operand.takes(value.dtype):
                 raise ShapeError(f"{op.name}: {name} holds {value.dtype}", expected=str(operand.dtype))
-            launch.tensors[index] = tensor_view(value)
+            launch.tensors[index] = view(value)
         elif value is not None:
             launch.weight = ctypes.addressof(weight_view(value))
     launch.output = len(inputs)
-    launch.tensors[launch.output] = tensor_view(out)
+    launch.tensors[launch.output] = view(out)
     launch.count = len(inputs) + 1
     for index, name in enumerate(parameters):
         launch.numbers[index] = values.get(name, 0.0)

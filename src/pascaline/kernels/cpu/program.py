@@ -86,7 +86,6 @@ class Program:
         launch.per_item = rows.shape[0] // self._tokens
         if item.before is not None:
             before = self._native(item.before, item.before.out)
-            before.tensors[before.output] = TensorView()
             launch.before = ctypes.addressof(before)
             self._kept.append(before)
         if item.residual is not None:
@@ -94,15 +93,14 @@ class Program:
         return launch
 
     def _native(self, recorded: RecordedLaunch, out: torch.Tensor) -> Launch:
-        launch = describe(recorded.op, recorded.kernel.parameters, recorded.inputs, out, recorded.parameters)
-        for index, operand in enumerate((*recorded.inputs, out)):
-            if isinstance(operand, torch.Tensor) and operand.is_meta and storage_of(operand) in self._offsets:
-                launch.tensors[index] = self._view(operand)
-        return launch
+        return describe(
+            recorded.op, recorded.kernel.parameters, recorded.inputs, out, recorded.parameters, self._view
+        )
 
     def _view(self, tensor: torch.Tensor) -> TensorView:
+        """Where it is; what is computed on the way of another launch is nowhere."""
         view = tensor_view(tensor)
-        if tensor.is_meta:
+        if tensor.is_meta and storage_of(tensor) in self._offsets:
             inside = tensor.storage_offset() * tensor.element_size()
             view.data = self._base + self._offsets[storage_of(tensor)].start + inside
         return view

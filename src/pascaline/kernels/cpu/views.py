@@ -42,16 +42,22 @@ class NumbersView(ctypes.Structure):
     )
 
 
+_ARRAYS = (
+    ("rows", ctypes.c_int64),
+    ("columns", ctypes.c_int64),
+    ("scales", NumbersView),
+    ("offsets", NumbersView),
+    ("codes", CodesView),
+    ("group_scales", CodesView),
+    ("group_offsets", CodesView),
+    ("zeros", CodesView),
+)
+"""What the views of packed weights begin with, tiled or not."""
+
+
 class PackedView(ctypes.Structure):
     _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("scales", NumbersView),
-        ("offsets", NumbersView),
-        ("codes", CodesView),
-        ("group_scales", CodesView),
-        ("group_offsets", CodesView),
-        ("zeros", CodesView),
+        *_ARRAYS,
         ("group_size", ctypes.c_int64),
         ("super_size", ctypes.c_int64),
     )
@@ -59,14 +65,7 @@ class PackedView(ctypes.Structure):
 
 class WeightView(ctypes.Structure):
     _fields_ = (
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("scales", NumbersView),
-        ("offsets", NumbersView),
-        ("codes", CodesView),
-        ("group_scales", CodesView),
-        ("group_offsets", CodesView),
-        ("zeros", CodesView),
+        *_ARRAYS,
         ("table", ctypes.c_void_p),
         ("inputs", ctypes.c_void_p),
         ("groups", ctypes.c_int64),
@@ -142,14 +141,7 @@ def view_of(weight: Dense | Tiled) -> WeightView:
     if isinstance(weight, Dense):
         return WeightView(rows=rows, columns=columns, scales=_numbers(weight.tensor))
     return WeightView(
-        rows=rows,
-        columns=columns,
-        scales=_numbers(weight.scales),
-        offsets=_numbers(weight.offsets),
-        codes=_codes(weight.codes),
-        group_scales=_codes(weight.group_scales),
-        group_offsets=_codes(weight.group_offsets),
-        zeros=_codes(weight.zeros),
+        *_arrays(weight),
         table=None if weight.table is None else weight.table.data_ptr(),
         inputs=None if weight.inputs is None else weight.inputs.data_ptr(),
         groups=columns // weight.group_size,
@@ -163,17 +155,17 @@ def view_of(weight: Dense | Tiled) -> WeightView:
 def packed_view(weight: Packed) -> PackedView:
     """As `view_of`, of what tiles are made from."""
     return PackedView(
-        rows=weight.shape[0],
-        columns=weight.shape[1],
-        scales=_numbers(weight.scales),
-        offsets=_numbers(weight.offsets),
-        codes=_codes(weight.codes),
-        group_scales=_codes(weight.group_scales),
-        group_offsets=_codes(weight.group_offsets),
-        zeros=_codes(weight.zeros),
+        *_arrays(weight),
         group_size=weight.group_size,
         super_size=weight.super_size,
     )
+
+
+def _arrays(weight: Packed | Tiled) -> tuple[int | NumbersView | CodesView, ...]:
+    """The fields of `_ARRAYS`."""
+    numbers = (_numbers(weight.scales), _numbers(weight.offsets))
+    codes = (weight.codes, weight.group_scales, weight.group_offsets, weight.zeros)
+    return (*weight.shape, *numbers, *map(_codes, codes))
 
 
 def is_in_place(weight: Dense | Packed) -> bool:

@@ -1,0 +1,23 @@
+"""The native libraries that tests of the CPU's kernels run on; conftest.py has the fixture `use`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pascaline.kernels.cpu import native
+
+NEEDS_LIBRARY = pytest.mark.skipif(
+    isinstance(native.library(), str), reason=f"no native library here: {native.library()}"
+)
+RUNNABLE = [each.name for each in native.runnable() if each.library.exists()]
+"""Names of the instruction sets, the fastest first."""
+
+Use = Callable[[str, int], None]
+"""`use(instruction set, threads)` for launches from now on."""
+
+
+def load(name: str) -> native.Library:
+    """A library of its own, with threads of its own."""
+    return native.Library(next(each for each in native.runnable() if each.name == name))
