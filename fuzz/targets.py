@@ -33,8 +33,9 @@ from pascaline.core.errors import CheckpointError
 from pascaline.engine.loader import find_weights, load_rope_factors
 from pascaline.formats import WeightReader
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
+from pascaline.layers.decoder import build
 from pascaline.layers.rotary import inverse_frequencies
-from pascaline.models import build, read_config
+from pascaline.models import read_config
 from pascaline.plan.memory import MemoryRequest, divide
 from pascaline.report.run_record import read_record, to_json
 from pascaline.text.chat_template import ChatTemplate
@@ -71,7 +72,7 @@ def read_model(checkpoint: Checkpoint) -> None:
 
 
 def _settle_context(config: ModelConfig, weights_bytes: int) -> None:
-    request = MemoryRequest(_CPU, 16 << 30, 0.9, weights_bytes, 512, 16, None, None, torch.float32)
+    request = MemoryRequest("cpu", 16 << 30, 0.9, weights_bytes, 512, 16, None, None, 4)
     inverse_frequencies(config, divide(config, request).max_model_len)
 
 

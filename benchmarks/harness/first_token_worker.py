@@ -45,7 +45,7 @@ def main() -> None:
     from pascaline.engine.engine_config import EngineConfig
     from pascaline.engine.messages import Submit
     from pascaline.engine.sampling_params import SamplingParams
-    from pascaline.kv.cache import pages_for
+    from pascaline.kv.pages import pages_for
     from pascaline.llm.model_text import ModelText
 
     arrive("import the engine")

@@ -22,7 +22,8 @@ from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_weights
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.kernels.kernel import as_it_is
-from pascaline.models import build, read_config
+from pascaline.layers.decoder import build
+from pascaline.models import read_config
 
 KIBIBYTE = 1024
 

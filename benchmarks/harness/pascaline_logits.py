@@ -17,7 +17,7 @@ from pascaline.core.progress import ignore_progress
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.start import start
 from pascaline.kernels.policy import Arithmetic
-from pascaline.kv.cache import PAGE_SIZE, pages_for
+from pascaline.kv.pages import PAGE_SIZE, pages_for
 from pascaline.kv.step_batch import StepBatch
 
 CONTEXT = 512

@@ -20,7 +20,7 @@ from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Submit
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.kernels.cpu import native
-from pascaline.kv.cache import pages_for
+from pascaline.kv.pages import pages_for
 
 
 class Rounds:

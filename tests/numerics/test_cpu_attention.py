@@ -19,7 +19,8 @@ from pascaline.kernels.cpu.native_kernel import describe
 from pascaline.kernels.cpu.views import Launch, Step
 from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.op import Case
-from pascaline.kv.cache import PAGE_SIZE, KeyValueCache
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.pages import PAGE_SIZE
 
 CPU = torch.device("cpu")
 CANARY = 12345.0

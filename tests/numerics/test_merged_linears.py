@@ -24,7 +24,8 @@ from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_weights, settle_tying
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.kernels.kernel import as_it_is
-from pascaline.models import FAMILIES, build, read_config
+from pascaline.layers.decoder import build
+from pascaline.models import FAMILIES, read_config
 from pascaline.weights import Packed, Weight
 
 LLAMA = FAMILIES["llama"].tiny

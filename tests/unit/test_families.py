@@ -16,9 +16,10 @@ import pascaline.models
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
+from pascaline.layers.decoder import Decoder, build
 from pascaline.layers.module import Layer
 from pascaline.layers.rotary import inverse_frequencies
-from pascaline.models import FAMILIES, Decoder, Family, build, family_of, read_config
+from pascaline.models import FAMILIES, Family, family_of, read_config
 from pascaline.weights import Dense
 
 LLAMA, QWEN2, QWEN3, MISTRAL, PHI3, GEMMA2, GEMMA3 = FAMILIES.values()

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError, PascalineError
-from pascaline.kernels.paged_attention import SCORED_ELEMENTS
-from pascaline.kv.cache import PAGE_SIZE, KeyValueCache, page_bytes
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.pages import PAGE_SIZE, page_bytes
 from pascaline.models import llama
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
+from pascaline.workload.limits import SCORED_ELEMENTS
 
 GIB = 1 << 30
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -35,7 +36,7 @@ SEVEN_B = replace(
 
 def request(**changes: object) -> MemoryRequest:
     defaults = MemoryRequest(
-        device=torch.device("cuda"),
+        device_kind="cuda",
         available_bytes=24 * GIB,
         utilization=0.9,
         weights_bytes=4 * GIB,
@@ -43,7 +44,7 @@ def request(**changes: object) -> MemoryRequest:
         max_sequences=64,
         max_model_len=None,
         pages=None,
-        key_value_dtype=torch.float16,
+        key_value_element_bytes=2,
     )
     return replace(defaults, **changes)  # type: ignore[arg-type]
 
@@ -67,16 +68,18 @@ configs = st.builds(
     st.integers(2, 200_000),
 )
 requests = st.builds(
-    lambda device, available, utilization, weights, sequences, batch, context, pages, dtype: MemoryRequest(
-        torch.device(device),
-        available,
-        utilization,
-        weights,
-        max(batch, sequences),
-        sequences,
-        context,
-        pages,
-        dtype,
+    lambda device, available, utilization, weights, sequences, batch, context, pages, element_bytes: (
+        MemoryRequest(
+            device,
+            available,
+            utilization,
+            weights,
+            max(batch, sequences),
+            sequences,
+            context,
+            pages,
+            element_bytes,
+        )
     ),
     st.sampled_from(("cpu", "cuda")),
     st.integers(0, 200 * GIB),
@@ -86,7 +89,7 @@ requests = st.builds(
     st.integers(1, 8192),
     st.none() | st.integers(2, 250_000),
     st.none() | st.none() | st.integers(1, 100_000),
-    st.sampled_from((torch.float16, torch.float32)),
+    st.sampled_from((2, 4)),
 )
 
 
@@ -100,7 +103,7 @@ def check(plan: MemoryPlan, config: ModelConfig, wish: MemoryRequest) -> None:
         assert plan.total_bytes <= wish.available_bytes * wish.utilization
     else:
         assert plan.pages == wish.pages
-    assert plan.kv_bytes == plan.pages * page_bytes(config, wish.key_value_dtype)
+    assert plan.kv_bytes == plan.pages * page_bytes(config, wish.key_value_element_bytes)
     # One sequence of the full context always fits, so none waits for ever.
     assert plan.pages * PAGE_SIZE >= plan.max_model_len
     assert 2 <= plan.max_model_len <= config.max_position_embeddings
@@ -191,13 +194,13 @@ def test_too_few_pages_are_refused_as_such() -> None:
 
 
 def test_the_pool_on_the_cpu_is_bounded() -> None:
-    plan = divide(SEVEN_B, request(device=torch.device("cpu"), available_bytes=2000 * GIB))
+    plan = divide(SEVEN_B, request(device_kind="cpu", available_bytes=2000 * GIB))
     assert plan.pages == 8 * 4096 // PAGE_SIZE
 
 
 def test_the_cache_takes_what_was_planned() -> None:
     config = llama.FAMILY.tiny
-    plan = divide(config, request(device=torch.device("cpu"), pages=20, key_value_dtype=torch.float32))
+    plan = divide(config, request(device_kind="cpu", pages=20, key_value_element_bytes=4))
     cache = KeyValueCache(config, plan.pages, torch.float32, torch.device("cpu"))
     tensors = [*cache.keys, *cache.values]
     assert sum(tensor.nbytes for tensor in tensors) == cache.bytes == plan.kv_bytes
@@ -205,7 +208,7 @@ def test_the_cache_takes_what_was_planned() -> None:
 
 
 def test_this_machine_has_memory() -> None:
-    assert 64 << 20 < available_bytes(torch.device("cpu")) < 1 << 50
+    assert 64 << 20 < available_bytes() < 1 << 50
 
 
 def test_windows_with_a_theta_of_their_own_and_soft_caps_take_memory() -> None:

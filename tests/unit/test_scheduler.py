@@ -13,7 +13,7 @@ from pascaline.engine.batch import prepare
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.engine.scheduler import Scheduler
 from pascaline.engine.sequence import Chunk, Sequence
-from pascaline.kv.cache import PAGE_SIZE, pages_for
+from pascaline.kv.pages import PAGE_SIZE, pages_for
 
 CPU = torch.device("cpu")
 

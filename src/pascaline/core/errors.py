@@ -6,6 +6,7 @@
     ├── UnsupportedError    the thing is well-formed, but we do not do it
     ├── ShapeError          tensors or axes do not fit together
     ├── OutOfMemoryError    it does not fit; says what would
+    ├── UnknownGpuError     no card of that name is in the table
     └── EngineError         the engine process failed or went away
 
 Each says what was seen, what was expected and what to do.
@@ -76,3 +77,7 @@ class OutOfMemoryError(PascalineError):
 
 class EngineError(PascalineError):
     """The engine process failed or went away."""
+
+
+class UnknownGpuError(PascalineError):
+    """No card of that name is in the table."""

@@ -8,7 +8,7 @@ import numpy
 import torch
 
 from pascaline.engine.sequence import Chunk, Sequence
-from pascaline.kv.cache import PAGE_SIZE
+from pascaline.kv.pages import PAGE_SIZE
 from pascaline.kv.step_batch import StepBatch
 
 

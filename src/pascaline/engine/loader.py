@@ -15,9 +15,10 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
 from pascaline.formats import StoredWeight, WeightReader
+from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
-from pascaline.models import Decoder, Family, family_of
+from pascaline.models import Family, family_of
 from pascaline.weights import Dense, Weight
 
 EXPECTED_BYTES_PER_S = 1.0e9

@@ -11,7 +11,7 @@ from pascaline.kernels import Launcher
 from pascaline.kernels.cpu.program import Program
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.step_batch import StepBatch
-from pascaline.models import Decoder
+from pascaline.layers.decoder import Decoder
 
 
 class Runner(Protocol):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import bisect
 
 from pascaline.engine.sequence import Chunk, Sequence
-from pascaline.kv.cache import PAGE_SIZE, pages_for
 from pascaline.kv.page_pool import PagePool
+from pascaline.kv.pages import PAGE_SIZE, pages_for
 from pascaline.kv.prefix_tree import PrefixTree
 
 

@@ -18,9 +18,11 @@ from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
 from pascaline.kernels.cpu import native
-from pascaline.kv.cache import PAGE_SIZE, KeyValueCache, pages_for
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.pages import PAGE_SIZE, pages_for
 from pascaline.kv.step_batch import StepBatch
-from pascaline.models import build, read_config
+from pascaline.layers.decoder import build
+from pascaline.models import read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
 
 
@@ -55,6 +57,14 @@ def settle_device(wanted: str) -> torch.device:
         + (f" (this torch is built for CUDA {built})" if built else " (this torch is a CPU build)"),
         remedy="nvidia-smi shows whether the driver sees a card; `make setup` picks a torch for it",
     )
+
+
+def _available_bytes(device: torch.device) -> int:
+    """Memory that can still be taken: of the card, or of the machine."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    return available_bytes()
 
 
 def settle_key_value_dtype(config: EngineConfig, is_native: bool) -> torch.dtype:
@@ -102,15 +112,15 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         plan = divide(
             model_config,
             MemoryRequest(
-                device=device,
-                available_bytes=available_bytes(device),
+                device_kind="cuda" if device.type == "cuda" else "cpu",
+                available_bytes=_available_bytes(device),
                 utilization=config.gpu_memory_utilization,
                 weights_bytes=sum(found.resident_bytes for found in weights),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,
                 pages=config.pages,
-                key_value_dtype=key_value_dtype,
+                key_value_element_bytes=key_value_dtype.itemsize,
             ),
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)

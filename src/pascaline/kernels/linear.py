@@ -8,10 +8,7 @@ from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Dense, Packed, Weight
-
-SCRATCH_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
-"""Weights dequantised at a time: on the CPU 4 MiB of fp32, small enough for the shared cache and
-large enough that threads meet seldom; on a GPU enough rows to fill it."""
+from pascaline.workload.limits import SCRATCH_ELEMENTS
 
 
 def dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:

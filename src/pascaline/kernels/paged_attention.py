@@ -21,12 +21,7 @@ import torch.nn.functional as F
 
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
-
-GATHERED_TOKENS = 1 << 15
-"""Context tokens that the decode path lays out densely at a time: a bound on its memory."""
-
-SCORED_ELEMENTS = 1 << 22
-"""Elements of a mask, or of scores that are kept, that the prefill path has at a time."""
+from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS
 
 
 def _per_token(

@@ -8,20 +8,7 @@ import mmap
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
-
-PAGE_SIZE = 16
-"""Tokens a page: small enough to waste little on short sequences, large enough to gather fast."""
-
-
-def pages_for(tokens: int) -> int:
-    """Pages that hold so many tokens."""
-    return -(-tokens // PAGE_SIZE)
-
-
-def page_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of one page over all layers, keys and values."""
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return PAGE_SIZE * per_token * dtype.itemsize
+from pascaline.kv.pages import PAGE_SIZE, page_bytes
 
 
 class KeyValueCache:
@@ -51,7 +38,7 @@ class KeyValueCache:
             shape = (pages, PAGE_SIZE, heads, size)
             self.keys = [_zeros(shape, dtype, device) for _ in layers]
             self.values = [_zeros(shape, dtype, device) for _ in layers]
-        self.bytes = pages * page_bytes(config, dtype)
+        self.bytes = pages * page_bytes(config, dtype.itemsize)
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:

@@ -9,9 +9,7 @@ from typing import Literal
 from pascaline.checkpoint.hf_config import parse_model_config
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import ConfigError, UnsupportedError
-from pascaline.kernels import Launcher
 from pascaline.models import gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3
-from pascaline.models.decoder import Decoder
 from pascaline.models.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -94,9 +92,4 @@ def _family_named(model_type: str) -> Family:
     return family
 
 
-def build(config: ModelConfig, launch: Launcher) -> Decoder:
-    """The model, on torch's meta device."""
-    return Decoder(launch, config, family_of(config).style(config))
-
-
-__all__ = ["FAMILIES", "Decoder", "Family", "build", "family_of", "read_config"]
+__all__ = ["FAMILIES", "Family", "family_of", "read_config"]

@@ -9,7 +9,7 @@ from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.hf_config import PLAIN, ConfigRules
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
-from pascaline.models.decoder import DecoderStyle
+from pascaline.models.style import DecoderStyle
 
 InterleavedHeads = Callable[[ModelConfig, str], int | None]
 """For a module (HF name without layer): the heads whose halves GGUF interleaves, or None."""

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pascaline.checkpoint.hf_config import ConfigRules
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.models import llama
-from pascaline.models.decoder import DecoderStyle
 from pascaline.models.family import Family
+from pascaline.models.style import DecoderStyle
 
 GGUF_NAMES = {
     "post_attention_layernorm": "post_attention_norm",

@@ -6,8 +6,8 @@ Source: Touvron et al. 2023, arXiv:2307.09288; config.json of the published chec
 from __future__ import annotations
 
 from pascaline.checkpoint.model_config import ModelConfig
-from pascaline.models.decoder import DecoderStyle
 from pascaline.models.family import Family
+from pascaline.models.style import DecoderStyle
 
 
 def gguf_interleaved_heads(config: ModelConfig, module: str) -> int | None:

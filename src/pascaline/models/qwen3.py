@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from pascaline.checkpoint.hf_config import ConfigRules
 from pascaline.models import llama
-from pascaline.models.decoder import DecoderStyle
 from pascaline.models.family import Family
+from pascaline.models.style import DecoderStyle
 
 FAMILY = Family(
     model_type="qwen3",

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import psutil
-import torch
 
 from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
-from pascaline.kernels.linear import SCRATCH_ELEMENTS
-from pascaline.kernels.paged_attention import GATHERED_TOKENS, SCORED_ELEMENTS
-from pascaline.kv.cache import PAGE_SIZE, page_bytes, pages_for
+from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
+from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS, SCRATCH_ELEMENTS
 
 RUNTIME_BYTES = {"cpu": 300 << 20, "cuda": 600 << 20}
 """What torch itself takes: libraries and allocator on the CPU (measured: 240 MiB), context on CUDA."""
@@ -23,6 +22,9 @@ MAX_CPU_CONTEXTS = 8
 """On the CPU the pool is no larger than this many full contexts: memory is shared with others."""
 
 MIN_USEFUL_CONTEXT = 256
+
+
+DeviceKind = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class MemoryPlan:
 class MemoryRequest:
     """What the division starts from."""
 
-    device: torch.device
+    device_kind: DeviceKind
     available_bytes: int
     utilization: float
     weights_bytes: int
@@ -58,14 +60,11 @@ class MemoryRequest:
     max_sequences: int
     max_model_len: int | None
     pages: int | None
-    key_value_dtype: torch.dtype
+    key_value_element_bytes: int
 
 
-def available_bytes(device: torch.device) -> int:
-    """Memory that can still be taken: of the card, or of the machine within its control group."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free)
+def available_bytes() -> int:
+    """Memory that can still be taken of the machine, within its control group."""
     return min([int(psutil.virtual_memory().available), *_control_group_headroom()])
 
 
@@ -81,7 +80,11 @@ def _control_group_headroom() -> Iterable[int]:
 
 
 def activation_bytes(
-    config: ModelConfig, max_batch_tokens: int, max_sequences: int, max_model_len: int, device_kind: str
+    config: ModelConfig,
+    max_batch_tokens: int,
+    max_sequences: int,
+    max_model_len: int,
+    device_kind: DeviceKind,
 ) -> int:
     """Largest sum of what a step holds at once, in fp32.
 
@@ -130,8 +133,8 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     OutOfMemoryError : the weights alone, or the context that was asked for, do not fit; says
         what would.
     """
-    kind = request.device.type
-    one_page = page_bytes(config, request.key_value_dtype)
+    kind = request.device_kind
+    one_page = page_bytes(config, request.key_value_element_bytes)
     wanted = request.max_model_len or config.context_length
     if request.max_model_len is not None and request.max_model_len > config.context_length:
         raise ConfigError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
@@ -18,33 +16,14 @@ from pascaline.layers.mlp import GatedMLP
 from pascaline.layers.module import Layer
 from pascaline.layers.norm import RMSNorm
 from pascaline.layers.rotary import RotaryEmbedding
+from pascaline.models import family_of
+from pascaline.models.style import DecoderStyle
 
 _ADD = OPS["add"]
 _LINEAR = OPS["linear"]
 _SCALE = OPS["scale"]
 _SELECT_ROWS = OPS["select_rows"]
 _SOFT_CAP = OPS["soft_cap"]
-
-
-@dataclass(frozen=True)
-class DecoderStyle:
-    """What differs between families beyond their config.
-
-    Parameters
-    ----------
-    attention_bias, attention_output_bias : of q, k and v, and of o.
-    query_key_norm : RMS norms of each head's query and key.
-    norms_around : a norm after attention and after the feed-forward block, too, before they are added.
-    stored_as_one : checkpoints hold q, k and v as one tensor, and gate and up.
-    embedding_scale : what the embedding is multiplied by.
-    """
-
-    attention_bias: bool = False
-    attention_output_bias: bool = False
-    query_key_norm: bool = False
-    norms_around: bool = False
-    stored_as_one: bool = False
-    embedding_scale: float = 1.0
 
 
 class DecoderLayer(Layer):
@@ -127,3 +106,8 @@ class Decoder(Layer):
             logits = self.lm_head(wanted)
         cap = self.config.final_logit_softcapping
         return logits if cap is None else self.launch(_SOFT_CAP, "lm_head", logits, cap=cap)
+
+
+def build(config: ModelConfig, launch: Launcher) -> Decoder:
+    """The model, on torch's meta device."""
+    return Decoder(launch, config, family_of(config).style(config))

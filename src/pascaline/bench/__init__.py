@@ -1,0 +1,1 @@
+"""Measurements of this machine that users can make, and that the planner reads."""

@@ -1,0 +1,13 @@
+"""How much kernels take at a time: bounds on their memory, which the planner counts with."""
+
+from __future__ import annotations
+
+SCRATCH_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 24}
+"""Weights dequantised at a time: on the CPU 4 MiB of fp32, small enough for the shared cache and
+large enough that threads meet seldom; on a GPU enough rows to fill it."""
+
+GATHERED_TOKENS = 1 << 15
+"""Context tokens that attention in plain torch lays out densely at a time when it decodes."""
+
+SCORED_ELEMENTS = 1 << 22
+"""Elements of a mask, or of scores that are kept, that its prefill has at a time."""
