@@ -89,7 +89,7 @@ class Setup:
     def inspect(cls, root: Path | None = None) -> Setup:
         """Look at the repository that this file lies in, or at `root`."""
         root = root or Path(__file__).resolve().parent.parent
-        rules = _digest(Path(setup_torch.__file__))
+        rules = _digest(Path(setup_torch.__file__)) + _digest(setup_torch.RULES)
         return cls(
             root=root,
             stamp=Stamp.read(root / ".venv" / STAMP),

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pascaline.core.errors import ConfigError
@@ -19,12 +20,12 @@ from pascaline.core.errors import ConfigError
 MOST_THREADS = 4096
 
 
-def cache_dir() -> Path:
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Folder for everything that can be fetched or built again; not created here."""
-    configured = os.environ.get("PASCALINE_CACHE")
+    configured = environ.get("PASCALINE_CACHE")
     if configured:
         return Path(configured).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(base).expanduser() / "pascaline"
     except RuntimeError as error:  # no HOME, and no such user: a container with a user id of its own

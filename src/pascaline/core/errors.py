@@ -6,6 +6,8 @@
     ├── UnsupportedError    the thing is well-formed, but we do not do it
     ├── ShapeError          tensors or axes do not fit together
     ├── OutOfMemoryError    it does not fit; says what would
+    ├── CompileError        a kernel does not compile; carries the compiler's log
+    ├── CudaError           the CUDA driver refused a call
     ├── UnknownGpuError     no card of that name is in the table
     └── EngineError         the engine process failed or went away
 
@@ -31,9 +33,9 @@ class PascalineError(Exception):
     """
 
     def __init__(self, seen: str, *, expected: str = "", remedy: str = "") -> None:
-        self.seen = _printable(seen)
-        self.expected = _printable(expected)
-        self.remedy = _printable(remedy)
+        self.seen = printable(seen)
+        self.expected = printable(expected)
+        self.remedy = printable(remedy)
         super().__init__(self.seen)
 
     def __str__(self) -> str:
@@ -45,7 +47,8 @@ class PascalineError(Exception):
         return message
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` without characters that steer a terminal or that no encoding can write, and cut if very long."""
     start = text[:_MAX_CHARACTERS]
     if not start.isprintable():
         start = "".join(
@@ -81,3 +84,19 @@ class EngineError(PascalineError):
 
 class UnknownGpuError(PascalineError):
     """No card of that name is in the table."""
+
+
+class CompileError(PascalineError):
+    """A kernel does not compile; `log` is the compiler's."""
+
+    def __init__(self, seen: str, *, log: str = "", expected: str = "", remedy: str = "") -> None:
+        self.log = log
+        super().__init__(seen, expected=expected, remedy=remedy)
+
+
+class CudaError(PascalineError):
+    """The CUDA driver refused a call; `code` is its CUresult, None where there is no driver."""
+
+    def __init__(self, seen: str, *, code: int | None = None, expected: str = "", remedy: str = "") -> None:
+        self.code = code
+        super().__init__(seen, expected=expected, remedy=remedy)

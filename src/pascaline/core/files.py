@@ -15,8 +15,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises
     ------
-    ConfigError : the folder does not exist or cannot be written.
+    ConfigError : the folder does not exist or cannot be written, or the path has no file's name.
     """
+    if not path.name:  # "" and "/"
+        raise ConfigError(f"cannot write {str(path)!r}: it names a folder", expected="a file's name")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         if path.exists() and not path.is_file():

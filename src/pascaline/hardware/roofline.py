@@ -26,7 +26,6 @@ class Roofline:
     bytes_per_s : of its memory.
     memory_bytes : capacity, as the driver or system states it.
     launch_s : least time from one launch to the next.
-    is_measured : the rates were measured on this very chip; else they follow from its data.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Roofline:
     bytes_per_s: float
     memory_bytes: int
     launch_s: float
-    is_measured: bool = False
 
     def bound(self, flop_by_type: Mapping[str, float], moved_bytes: float) -> tuple[float, BoundBy]:
         """The least time for so much arithmetic and memory traffic, and which of the two sets it.

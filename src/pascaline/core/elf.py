@@ -1,4 +1,6 @@
-"""What a shared library needs: the part of an ELF file that decides on which systems it loads.
+"""What a shared library needs and has: the part of an ELF file that decides on which systems it loads.
+
+Standard library only: the build reads this too.
 
 Source: the ELF-64 object file format; the GNU symbol versions of the Linux Standard Base, chapter "Symbol
 Versioning". Only little-endian 64-bit files, which is what our kernels are built for.
@@ -13,7 +15,7 @@ from pathlib import Path
 
 _GLIBC = ("libc.so.", "libm.so.", "libpthread.so.", "ld-linux")
 _MACHINES = {62: "x86_64", 183: "aarch64"}
-_DYNAMIC, _VERSIONS_NEEDED = 6, 0x6FFFFFFE  # types of sections
+_DYNAMIC, _VERSIONS_DEFINED, _VERSIONS_NEEDED = 6, 0x6FFFFFFD, 0x6FFFFFFE  # types of sections
 _NEEDED = 1  # a tag in the dynamic section
 
 
@@ -33,9 +35,7 @@ class Needs:
         ------
         ValueError : it is no ELF file of a machine known here.
         """
-        data = path.read_bytes()
-        if data[:6] != b"\x7fELF\x02\x01":
-            raise ValueError(f"{path} is no little-endian 64-bit ELF file")
+        data = _read(path)
         machine = struct.unpack_from("<H", data, 18)[0]
         if machine not in _MACHINES:
             raise ValueError(f"{path} is for machine {machine}")
@@ -60,6 +60,32 @@ class Needs:
         return max(((int(version[0]), int(version[1])) for version in wanted), default=(2, 0))
 
 
+def versions_defined(path: Path) -> frozenset[str]:
+    """The symbol versions that a library has: "GLIBCXX_3.4.30" among those of libstdc++.
+
+    Raises
+    ------
+    OSError, ValueError : it cannot be read, or is no whole ELF file.
+    """
+    data = _read(path)
+    try:
+        return frozenset(
+            _text(data, strings + name)
+            for kind, start, _, strings in _sections(data)
+            if kind == _VERSIONS_DEFINED
+            for name in _version_definitions(data, start)
+        )
+    except struct.error as error:
+        raise ValueError(f"{path} is cut off") from error
+
+
+def _read(path: Path) -> bytes:
+    data = path.read_bytes()
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise ValueError(f"{path} is no little-endian 64-bit ELF file")
+    return data
+
+
 def _sections(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Type, start, size, and the start of the linked string table, of each section."""
     (table,) = struct.unpack_from("<Q", data, 40)
@@ -79,6 +105,17 @@ def _version_names(data: bytes, start: int) -> Iterator[int]:
             name, next_at = struct.unpack_from("<8xII", data, at)
             yield name
             at += next_at
+        if not following:
+            return
+        start += following
+
+
+def _version_definitions(data: bytes, start: int) -> Iterator[int]:
+    """Offsets of the names in a section of defined versions: a chain, each with its name first."""
+    while True:
+        first, following = struct.unpack_from("<12xII", data, start)
+        (name,) = struct.unpack_from("<I", data, start + first)
+        yield name
         if not following:
             return
         start += following
