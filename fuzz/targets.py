@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,6 +19,7 @@ from typing import Any
 
 import gguf_mutation
 import gguf_seeds
+import import_seeds
 import json_mutation
 import seeds
 import template_mutation
@@ -37,9 +40,12 @@ from pascaline.layers.decoder import build
 from pascaline.layers.rotary import inverse_frequencies
 from pascaline.models import read_config
 from pascaline.plan.memory import MemoryRequest, divide
+from pascaline.report.compare import compare
+from pascaline.report.importers import open_record
 from pascaline.report.run_record import read_record, to_json
 from pascaline.text.chat_template import ChatTemplate
 from pascaline.text.tokenizer import load_tokenizer
+from pascaline.workload.holdings import resident_bytes
 
 _CPU = torch.device("cpu")
 _ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I64": 8, "I8": 1, "U8": 1}
@@ -63,7 +69,8 @@ def read_model(checkpoint: Checkpoint) -> None:
     launcher = Launcher(Policy(Chip(_CPU), KERNELS))
     model = build(config, launcher)
     found = find_weights(model, checkpoint)
-    _settle_context(config, sum(place.resident_bytes for place in found))
+    held = [item for place in found for item in place.held()]
+    _settle_context(config, resident_bytes(held, in_tiles=False))
     factors = load_rope_factors(checkpoint, config.rotary_dimensions // 2)
     model.rotary.build(64, factors)
     for place in found:
@@ -230,6 +237,35 @@ def _read_record(data: bytes, folder: Path) -> None:
     to_json(read_record(path))
 
 
+def _read_imported(data: bytes, folder: Path) -> None:
+    """Whatever others recorded, as `pascaline compare` takes it."""
+    path = folder / "imported"
+    path.write_bytes(data)
+    record = open_record(path)
+    to_json(record)
+    compare(record, record, "a", "b")
+
+
+def _read_export(data: bytes, folder: Path) -> None:
+    """[SQL statement, …]: an export of Nsight Systems."""
+    statements = _json(data)
+    path = folder / "export.sqlite"
+    path.unlink(missing_ok=True)
+    if not isinstance(statements, list):
+        return
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_TENSOR_BYTES)
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN")  # else each of thousands of statements waits for the disk
+        for statement in statements:
+            with suppress(sqlite3.Error, sqlite3.Warning, ValueError, OverflowError):
+                if isinstance(statement, str) and statement.startswith(("CREATE TABLE", "INSERT")):
+                    connection.execute(statement)
+        connection.execute("COMMIT")
+    if path.stat().st_size:
+        to_json(open_record(path))
+
+
 def _json(data: bytes) -> Any:
     try:
         return json.loads(data.decode("utf-8", "surrogatepass"))
@@ -277,6 +313,12 @@ def _mutate_safetensors(data: bytes, random: Random) -> bytes | None:
     return claimed.to_bytes(8, "little") + raw + data[8 + length :]
 
 
+def _mutate_lines(data: bytes, random: Random) -> bytes | None:
+    """Changes to a table's text."""
+    text = data.decode("utf-8", "replace")
+    return json_mutation.mutate_text(text, random).encode("utf-8", "surrogatepass")
+
+
 TARGETS: dict[str, Target] = {
     "gguf": Target(gguf_seeds.gguf_models, gguf_mutation.mutate_gguf, _read_gguf),
     "gguf_split": Target(
@@ -293,5 +335,8 @@ TARGETS: dict[str, Target] = {
     "template": Target(seeds.templates, template_mutation.mutate_template, _read_template),
     "listing": Target(seeds.listings, _json_changes(()), _read_listing),
     "record": Target(seeds.records, _json_changes(()), _read_record),
+    "imported": Target(import_seeds.imported, _json_changes(import_seeds.TRACE_KEYS), _read_imported),
+    "kernel_summary": Target(import_seeds.kernel_summaries, _mutate_lines, _read_imported),
+    "export": Target(import_seeds.exports, _json_changes((), text=0.0), _read_export),
 }
 """By name; each is one fuzz run."""

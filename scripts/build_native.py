@@ -26,7 +26,7 @@ import setup_lock
 FOLDER = Path(__file__).resolve().parents[1] / "src" / "pascaline" / "kernels" / "cpu"
 
 if TYPE_CHECKING:
-    from pascaline.kernels.cpu.instruction_sets import (
+    from pascaline.hardware.instruction_sets import (
         INSTRUCTION_SETS,
         LINKING,
         OPTIONS,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
 else:
     # By its path: importing the package takes torch a second, and this runs before every `make serve`.
-    sys.path.append(str(FOLDER))
+    sys.path.append(str(FOLDER.parents[1] / "hardware"))
     from instruction_sets import (
         INSTRUCTION_SETS,
         LINKING,

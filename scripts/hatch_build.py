@@ -11,7 +11,7 @@ import platform
 import sys
 import sysconfig
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -19,7 +19,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 sys.path.append(str(Path(__file__).parent))
 
 import build_native
-from elf import Needs
+
+if TYPE_CHECKING:
+    from pascaline.core.elf import Needs
+else:
+    # By its path: what the package imports is not there yet.
+    sys.path.append(str(Path(__file__).parents[1] / "src" / "pascaline" / "core"))
+    from elf import Needs
 
 OLDEST_GLIBC = (2, 28)
 """That torch's wheels need anyway."""

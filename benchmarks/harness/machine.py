@@ -89,7 +89,7 @@ def load_average() -> str:
 
 def write_result(record: RunRecord, cpu: Cpu, case: str) -> Path:
     """Write the record to its `result_path`."""
-    path = result_path(cpu, record.created, case)
+    path = result_path(cpu, record.created or "undated", case)
     write_record(record, path)
     return path
 

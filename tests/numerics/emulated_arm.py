@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from pascaline.hardware.instruction_sets import runnable
 from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.views import (
     Choice,
@@ -141,7 +142,7 @@ class RecordingLibrary(native.Library):
     """Computes as this machine's best library does, and remembers what it was asked for."""
 
     def __init__(self, emulator: Emulator, recording: Path) -> None:
-        super().__init__(native.runnable()[0])
+        super().__init__(runnable()[0])
         self._emulator = emulator
         self._recording = recording
         self._names: dict[int, bytes] = {}

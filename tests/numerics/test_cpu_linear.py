@@ -13,12 +13,14 @@ import pytest
 import torch
 from native_libraries import NEEDS_LIBRARY, RUNNABLE, Use
 
+from pascaline.hardware import instruction_sets
 from pascaline.kernels import KERNELS, OPS, Chip, Policy, cpu_linear, linear
-from pascaline.kernels.cpu import instruction_sets, native, native_kernel
+from pascaline.kernels.cpu import native, native_kernel
 from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights import Dense, Packed, Weight
-from pascaline.weights.codes import PLANE_BITS, Codes, Plane
+from pascaline.weights.codes import Codes, Plane
+from pascaline.workload.weight_form import PLANE_BITS
 
 CPU = Chip(torch.device("cpu"))
 CANARY = 12345.0

@@ -18,6 +18,7 @@ from test_demo_logits import PROMPT, Outcome, greedy_request, random_prompt, run
 
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
+from pascaline.hardware.instruction_sets import runnable
 from pascaline.kernels.cpu import native
 from pascaline.llm.model_text import ModelText
 
@@ -98,7 +99,7 @@ def test_on_any_number_of_threads(
 def test_by_every_instruction_set(
     demo_path: Path, prompt: list[int], alone: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for instructions in native.runnable():
+    for instructions in runnable():
         library = native.Library(instructions)
         monkeypatch.setattr(native, "library", lambda library=library: library)
         [outcome] = run(core(demo_path), [greedy_request(1, prompt, prompt_logprobs=True)])

@@ -27,6 +27,7 @@ from pascaline.kernels.kernel import as_it_is
 from pascaline.layers.decoder import build
 from pascaline.models import FAMILIES, read_config
 from pascaline.weights import Packed, Weight
+from pascaline.workload.holdings import resident_bytes
 
 LLAMA = FAMILIES["llama"].tiny
 
@@ -40,7 +41,8 @@ def layers(path: Path) -> list[dict[str, list[Weight]]]:
     )
     found = find_weights(model, checkpoint)
     resident = load_weights(model, checkpoint, found, device, as_it_is, ignore_progress)
-    assert resident == model.resident_bytes() <= sum(item.resident_bytes for item in found)
+    assert resident == model.resident_bytes()
+    assert resident == resident_bytes((held for item in found for held in item.held()), in_tiles=False)
     checkpoint.close()
     prefix = "model.layers.{}."
     return [

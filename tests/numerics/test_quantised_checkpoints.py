@@ -42,9 +42,10 @@ from transformers_reference import ALLOWED_UNITS
 
 from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
 from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.formats import SCHEMES, WeightReader
+from pascaline.formats import WeightReader
 from pascaline.models import FAMILIES
 from pascaline.weights import Weight
+from pascaline.workload.schemes import SCHEMES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "quantised"
 LAYERS = sorted(path.stem for path in FIXTURES.glob("*.safetensors"))

@@ -136,7 +136,7 @@ class Download:
                 return True
             raise
         with response:
-            start, total = _extent(response)
+            start, total = extent(response)
             if start not in (0, have):
                 raise OSError(f"the server sent bytes from {start} instead of {have}")
             if self._nbytes is None:
@@ -216,7 +216,7 @@ def _is_whole(error: urllib.error.HTTPError, have: int) -> bool:
     return error.headers.get("Content-Range") == f"bytes */{have}"
 
 
-def _extent(response: Any) -> tuple[int, int | None]:
+def extent(response: Any) -> tuple[int, int | None]:
     """First byte of the answer and length of the whole file; a server may ignore ranges."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if response.status == 206 and match:

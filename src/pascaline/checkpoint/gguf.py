@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pascaline.checkpoint.checkpoint import TensorEntry
 from pascaline.checkpoint.ggml_types import GGML_TYPES, REMOVED_GGML_TYPES
-from pascaline.checkpoint.mapped_file import MappedFile
+from pascaline.checkpoint.mapped_file import FileBytes, MappedFile
 from pascaline.core.errors import CheckpointError, UnsupportedError
 
 MAGIC = b"GGUF"
@@ -55,7 +55,7 @@ class _Value:
 class _Cursor:
     """A position in the file; every step is checked against the file's end."""
 
-    def __init__(self, file: MappedFile, position: int) -> None:
+    def __init__(self, file: FileBytes, position: int) -> None:
         self.file = file
         self.position = position
 
@@ -68,18 +68,21 @@ class _Cursor:
         )
 
     def need(self, nbytes: int, what: str) -> None:
+        """The file has so many more bytes; they need not be here."""
         left = self.file.nbytes - self.position
         if nbytes > left:
             raise self.damaged(f"{what} needs {nbytes} bytes and {left} are left")
 
     def u32(self, what: str) -> int:
         self.need(4, what)
+        self.file.require(self.position, self.position + 4)
         value: int = _U32.unpack_from(self.file.buffer, self.position)[0]
         self.position += 4
         return value
 
     def u64(self, what: str) -> int:
         self.need(8, what)
+        self.file.require(self.position, self.position + 8)
         value: int = _U64.unpack_from(self.file.buffer, self.position)[0]
         self.position += 8
         return value
@@ -89,6 +92,7 @@ class _Cursor:
         if not 0 < nbytes <= _MAX_NAME_BYTES:
             raise self.damaged(f"{what} is {nbytes} bytes long", expected=f"1 to {_MAX_NAME_BYTES}")
         self.need(nbytes, what)
+        self.file.require(self.position, self.position + nbytes)
         raw = self.file.buffer[self.position : self.position + nbytes]
         try:
             text = raw.decode()
@@ -100,8 +104,11 @@ class _Cursor:
     def skip_strings(self, count: int, what: str) -> None:
         """Step over `count` strings; the only loop that is long in real files (a vocabulary)."""
         buffer, position, unpack = self.file.buffer, self.position, _U64.unpack_from
+        last = -1  # the last position whose length is here
         try:
             for _ in range(count):
+                if position > last:
+                    last = self.file.require(position, position + 8) - 8
                 position += 8 + unpack(buffer, position)[0]
         except (struct.error, OverflowError):
             position = self.file.nbytes + 1
@@ -116,7 +123,7 @@ class GgufMetadata(Mapping[str, object]):
     Usable until the file is closed.
     """
 
-    def __init__(self, file: MappedFile, values: dict[str, _Value]) -> None:
+    def __init__(self, file: FileBytes, values: dict[str, _Value]) -> None:
         self._file = file
         self._values = values
         self._decoded: dict[str, object] = {}
@@ -146,21 +153,27 @@ class GgufMetadata(Mapping[str, object]):
             items = self._strings(key, value.start, count)
         else:
             layout = f"<{count}{_SCALARS[value.kind]}"
+            self._file.require(value.start, value.start + struct.calcsize(layout))
             items = list(struct.unpack_from(layout, self._file.buffer, value.start))
         return items[0] if value.count is None else items
 
     def _strings(self, key: str, position: int, count: int) -> list[object]:
         buffer, unpack = self._file.buffer, _U64.unpack_from
         strings: list[object] = []
+        here = 0
         try:
             for _ in range(count):
                 start = position + 8
+                if start > here:
+                    here = self._file.require(position, start)
                 position = start + unpack(buffer, position)[0]
                 if position - start > _MAX_TEXT_BYTES:
                     raise CheckpointError(
                         f"{self._file.path}: a text of {key} has {position - start} bytes",
                         expected=f"at most {_MAX_TEXT_BYTES}",
                     )
+                if position > here:
+                    here = self._file.require(start, position)
                 strings.append(buffer[start:position].decode())
         except UnicodeDecodeError as error:
             raise CheckpointError(
@@ -173,15 +186,17 @@ class GgufMetadata(Mapping[str, object]):
 class GgufFile:
     """An opened GGUF file: `metadata`, the directory `tensors`, and views of the tensors' bytes.
 
+    `file` holds its bytes where they are not to be mapped from `path`.
+
     Raises
     ------
     CheckpointError : not a GGUF file, damaged, cut short, or contradicting itself.
     UnsupportedError : a version, byte order or tensor type that we do not read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: FileBytes | None = None) -> None:
         self.path = path
-        self._file = MappedFile(path)
+        self._file: FileBytes = MappedFile(path) if file is None else file
         try:
             cursor = _Cursor(self._file, 0)
             tensor_count, metadata_count = _read_header(cursor)
@@ -205,7 +220,8 @@ class GgufFile:
 
 def _read_header(cursor: _Cursor) -> tuple[int, int]:
     path = cursor.file.path
-    start = cursor.file.buffer[:4]
+    cursor.file.require(0, 4)
+    start = bytes(cursor.file.buffer[:4])
     if start != MAGIC:
         raise CheckpointError(f"{path} is not a GGUF file: it begins with {start!r}", expected=repr(MAGIC))
     cursor.position = 4

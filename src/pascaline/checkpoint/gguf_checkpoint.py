@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pascaline.checkpoint.checkpoint import TensorEntry, TokenizerSource
 from pascaline.checkpoint.gguf_config import TOKENS_KEY, hf_config_of
 from pascaline.checkpoint.gguf_split import SplitGguf
+from pascaline.checkpoint.mapped_file import FileBytes
 from pascaline.core.errors import CheckpointError
 
 
 class GgufCheckpoint:
     """One GGUF file, or a model split into several; see `Checkpoint` for the members.
+
+    `files` are its parts' bytes where they are not to be mapped from `path`.
 
     Raises
     ------
@@ -22,8 +25,8 @@ class GgufCheckpoint:
 
     container: Literal["gguf", "safetensors"] = "gguf"
 
-    def __init__(self, path: Path) -> None:
-        self._file = SplitGguf(path)
+    def __init__(self, path: Path, files: Sequence[FileBytes] | None = None) -> None:
+        self._file = SplitGguf(path, files)
         self.path = self._file.path
         self.hf_config: Mapping[str, object] = hf_config_of(self._file)
         self.tensors: Mapping[str, TensorEntry] = self._file.tensors

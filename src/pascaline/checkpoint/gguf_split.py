@@ -7,12 +7,13 @@ the model's settings and vocabulary stand in the first, its tensors are spread o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pascaline.checkpoint.checkpoint import TensorEntry
 from pascaline.checkpoint.gguf import GgufFile, GgufMetadata
+from pascaline.checkpoint.mapped_file import FileBytes
 from pascaline.core.errors import CheckpointError
 
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
@@ -45,23 +46,29 @@ class SplitGguf:
     Parameters
     ----------
     path : the file, or any of its parts.
+    files : all parts' bytes in order, where they are not to be mapped from the folder of `path`.
 
     Raises
     ------
     CheckpointError, UnsupportedError : as `GgufFile` does; parts are missing or do not belong together.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[FileBytes] | None = None) -> None:
         split = SplitName.parse(path.name)
         self._parts: list[GgufFile] = []
         try:
-            if split is None:
+            if files is not None:
+                self._parts += [GgufFile(file.path, file) for file in files]
+            elif split is None:
                 self._parts.append(GgufFile(path))
-                _refuse_renamed_part(self._parts[0])
             else:
                 for part in _part_paths(path.parent, split):
                     self._parts.append(GgufFile(part))
-                    _refuse_strange_part(self._parts[-1])
+            for opened in self._parts:
+                if split is None:
+                    _refuse_renamed_part(opened)
+                else:
+                    _refuse_strange_part(opened)
             self.path = self._parts[0].path
             self.metadata: GgufMetadata = self._parts[0].metadata
             self._holders = _holders(self._parts)

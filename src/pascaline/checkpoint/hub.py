@@ -8,7 +8,8 @@ commit is pinned, and after one short try where there is no network.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def fetch_model(wanted: HubReference, report: ProgressCallback) -> Path:
     ------
     CheckpointError : no such model, no access to it, no network, no room, or nothing that we read.
     """
-    return _HubModel(wanted, report).fetch()
+    return HubModel(wanted, report).fetch()
 
 
 @dataclass(frozen=True)
@@ -60,28 +61,53 @@ class _Content:
     digest: str | None
 
 
-class _HubModel:
-    """One model at one commit, and what stands in the way of fetching what is missing of it."""
+class HubModel:
+    """One model at one commit, and what stands in the way of fetching what is missing of it.
+
+    `listing` says what the commit holds, `snapshot` is where its files are once they are here.
+
+    Raises
+    ------
+    CheckpointError : no such model, no access to it, or no network and nothing of it here.
+    """
 
     def __init__(self, wanted: HubReference, report: ProgressCallback) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._report = report
         self._cache = HubCache(wanted.repository)
         self._unreachable: CheckpointError | None = None
-        self._listing = self._settle()
+        self.listing = self._settle()
+        self.snapshot = self._cache.snapshot(self.listing.commit)
 
     def fetch(self) -> Path:
-        snapshot = self._cache.snapshot(self._listing.commit)
-        name = self._wanted.name
-        try:
-            ggufs = gguf_names(self._wanted, self._listing)
+        """All that the model is made of, here; returns its file or folder."""
+        name = self.wanted.name
+        with self.complete():
+            ggufs = gguf_names(self.wanted, self.listing)
             if ggufs is not None:
-                self._bring(ggufs, f"fetching {name}")
-                path = snapshot / ggufs[0]
-            else:
-                self._bring(settings_names(self._listing), f"fetching the settings of {name}")
-                self._bring(weight_names(self._listing, snapshot), f"fetching {name}")
-                path = snapshot
+                self.bring(ggufs, f"fetching {name}")
+                return self.snapshot / ggufs[0]
+            self.bring(settings_names(self.listing), f"fetching the settings of {name}")
+            self.bring(weight_names(self.listing, self.snapshot), f"fetching {name}")
+            return self.snapshot
+
+    def has(self, name: str) -> bool:
+        """Whether one of the commit's files is here."""
+        return self._cache.has(self.listing.commit, self.listing.files[name])
+
+    def refuse_unreachable(self, name: str) -> None:
+        """Raise CheckpointError where there is no network to ask for a file that is not here."""
+        if self._unreachable is not None:
+            raise CheckpointError(f"{name} is missing")
+
+    @contextmanager
+    def complete(self) -> Iterator[None]:
+        """The work that makes use of the commit; once it is done, the branch is known to be at it.
+
+        Errors of the cache's disk are explained, and those that only the lack of a network brings.
+        """
+        try:
+            yield
         except OSError as error:
             raise CheckpointError(
                 f"the hub's cache {self._cache.folder} cannot be used: {error.strerror}", remedy=_ROOM
@@ -96,12 +122,11 @@ class _HubModel:
             ) from error
         if self._unreachable is None:
             # Only now: until here, the branch's last commit is the one that works without a network.
-            self._cache.remember(self._wanted.revision, self._listing.commit)
-        return path
+            self._cache.remember(self.wanted.revision, self.listing.commit)
 
     def _settle(self) -> Listing:
         """The commit that is meant, and its files."""
-        wanted, cache = self._wanted, self._cache
+        wanted, cache = self.wanted, self._cache
         pinned = COMMIT.fullmatch(wanted.revision) is not None
         known = wanted.revision if pinned else cache.commit_of(wanted.revision)
         here = known is not None and cache.snapshot(known).is_dir()
@@ -127,14 +152,13 @@ class _HubModel:
             self._unreachable = error
         return cache.listing(known) or cache.files_here(known)
 
-    def _bring(self, names: Iterable[str], stage: str) -> None:
+    def bring(self, names: Iterable[str], stage: str) -> None:
         """Fetch those of the files that are not here."""
-        files = [self._listing.files[name] for name in names]
-        missing = [file for file in files if not self._cache.has(self._listing.commit, file)]
+        files = [self.listing.files[name] for name in names]
+        missing = [file for file in files if not self._cache.has(self.listing.commit, file)]
         if not missing:
             return
-        if self._unreachable is not None:
-            raise CheckpointError(f"{missing[0].path} is missing")
+        self.refuse_unreachable(missing[0].path)
         contents = [self._content(file) for file in missing]
         rest = sum(self._rest(content) for content in contents)
         self._refuse_small_disk(rest)
@@ -146,7 +170,7 @@ class _HubModel:
     def _content(self, file: HubFile) -> _Content:
         if file.nbytes is not None and file.digest is not None:
             return _Content(file.path, file.digest, file.nbytes, file.digest)
-        facts = ask_for_file(self._wanted, self._listing.commit, file.path, _LONG)
+        facts = ask_for_file(self.wanted, self.listing.commit, file.path, _LONG)
         return _Content(file.path, facts.version, facts.nbytes, facts.digest)
 
     def _rest(self, content: _Content) -> int:
@@ -161,13 +185,13 @@ class _HubModel:
         free = self._cache.free_bytes()
         if nbytes > free:
             raise CheckpointError(
-                f"{self._wanted.name} needs {format_bytes(nbytes, round_up=True)} more on the disk of "
+                f"{self.wanted.name} needs {format_bytes(nbytes, round_up=True)} more on the disk of "
                 f"{self._cache.folder.parent}, which has {format_bytes(free)} free",
                 remedy="Make room, or point HF_HOME to a folder on a larger disk",
             )
 
     def _fetch(self, content: _Content, progress: Stage) -> None:
-        cache, wanted, commit = self._cache, self._wanted, self._listing.commit
+        cache, wanted, commit = self._cache, self.wanted, self.listing.commit
         part, blob = cache.part(content.blob), cache.blob(content.blob)
         rest = self._rest(content)
         with alone(cache.lock(content.blob), self._report, f"fetches {wanted.name}"):

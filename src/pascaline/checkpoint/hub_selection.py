@@ -32,6 +32,7 @@ _SETTINGS = (
     "chat_template.json",
     INDEX,
 )
+_DESCRIPTION = ("config.json", "generation_config.json", "quantize_config.json", "quant_config.json", INDEX)
 _OLDER_VOCABULARY = ("tokenizer.model", "vocab.json", "merges.txt")
 """What tokenizer.json is made of; needed where that is missing."""
 _NO_MODELS = re.compile(r"mmproj|imatrix", re.IGNORECASE)
@@ -88,6 +89,11 @@ def settings_names(listing: Listing) -> list[str]:
     """The files of a safetensors model without its weights: settings, vocabulary, template, index."""
     older = () if "tokenizer.json" in listing.files else _OLDER_VOCABULARY
     return [name for name in (*_SETTINGS, *older) if name in listing.files and not _needless(name, listing)]
+
+
+def description_names(listing: Listing) -> list[str]:
+    """Those of the settings that say what the weights are, without the vocabulary."""
+    return [name for name in _DESCRIPTION if name in listing.files and not _needless(name, listing)]
 
 
 def weight_names(listing: Listing, snapshot: Path) -> list[str]:

@@ -5,12 +5,33 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import Protocol
 
 from pascaline.core.errors import CheckpointError
 
 # Linux' value (asm-generic/mman.h); Python's mmap module does not name it in every version.
 _MAP_NORESERVE = 0x4000
 _LFS_POINTER = b"version https://git-lfs"
+
+
+class FileBytes(Protocol):
+    """A file's bytes, here or on a server: `buffer` holds those that were required, `nbytes` counts all."""
+
+    path: Path
+    nbytes: int
+
+    @property
+    def buffer(self) -> mmap.mmap | bytearray: ...
+
+    def require(self, start: int, stop: int) -> int:
+        """Have the bytes start … stop, as far as the file has them; returns the end of what follows them."""
+        ...
+
+    def view(self, start: int, nbytes: int) -> memoryview: ...
+
+    def release(self, start: int, nbytes: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class MappedFile:
@@ -47,6 +68,10 @@ class MappedFile:
                 f"{path} is a Git LFS pointer, not the file itself",
                 remedy="Run `git lfs pull` in its folder, or download the file",
             )
+
+    def require(self, start: int, stop: int) -> int:  # noqa: ARG002 - all is there
+        """The file's end: all of it is there."""
+        return self.nbytes
 
     def view(self, start: int, nbytes: int) -> memoryview:
         """Bytes start … start + nbytes of the file; the caller has checked that they are inside."""

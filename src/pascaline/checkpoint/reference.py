@@ -33,6 +33,21 @@ def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
     ------
     CheckpointError : there is no such model, or it cannot be fetched.
     """
+    found = locate(model, report)
+    if isinstance(found, ResolvedModel):
+        return found
+    from pascaline.checkpoint.hub import fetch_model  # its library takes 0.2 s to import
+
+    return ResolvedModel(fetch_model(found, report), found.name)
+
+
+def locate(model: str, report: ProgressCallback) -> ResolvedModel | HubReference:
+    """What a model's name means; of what is not on this machine, only the demo is fetched.
+
+    Raises
+    ------
+    CheckpointError : there is no such model, or the demo cannot be fetched.
+    """
     if model == "demo":
         return ResolvedModel(fetch_demo(report), "demo")
     try:
@@ -45,8 +60,6 @@ def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
     except (OSError, RuntimeError) as error:  # a name that is too long; ~user without such a user
         raise CheckpointError(f"no such model: {model!r} ({error})", expected=_ACCEPTED) from error
     wanted = HubReference.parse(model)
-    if wanted is not None:
-        from pascaline.checkpoint.hub import fetch_model  # its library takes 0.2 s to import
-
-        return ResolvedModel(fetch_model(wanted, report), wanted.name)
-    raise CheckpointError(f"no such model: {model!r}", expected=_ACCEPTED)
+    if wanted is None:
+        raise CheckpointError(f"no such model: {model!r}", expected=_ACCEPTED)
+    return wanted

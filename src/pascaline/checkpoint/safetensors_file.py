@@ -14,7 +14,7 @@ from typing import TypeGuard
 
 from pascaline.checkpoint.checkpoint import TensorEntry
 from pascaline.checkpoint.json_file import parse_json
-from pascaline.checkpoint.mapped_file import MappedFile
+from pascaline.checkpoint.mapped_file import FileBytes, MappedFile
 from pascaline.checkpoint.pickled import is_pickled, pickled
 from pascaline.core.errors import CheckpointError, UnsupportedError
 
@@ -47,17 +47,19 @@ _ELEMENT_BYTES = {
 class SafetensorsFile:
     """One opened file: the directory `tensors` and views of the tensors' bytes.
 
+    `file` holds its bytes where they are not to be mapped from `path`.
+
     Raises
     ------
     CheckpointError : not a safetensors file, damaged, cut short, or contradicting itself.
     UnsupportedError : an element type that we do not read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: FileBytes | None = None) -> None:
         self.path = path
         self.tensors: dict[str, TensorEntry] = {}
         self._offsets: dict[str, int] = {}
-        self._file = MappedFile(path)
+        self._file: FileBytes = MappedFile(path) if file is None else file
         try:
             self._read_directory()
         except BaseException:
@@ -101,14 +103,16 @@ class SafetensorsFile:
 
     def _read_header(self) -> tuple[dict[str, object], int]:
         nbytes = self._file.nbytes
+        self._file.require(0, _LENGTH_BYTES)
         length = int.from_bytes(self._file.buffer[:_LENGTH_BYTES], "little")
         if nbytes < _LENGTH_BYTES or not 2 <= length <= min(nbytes - _LENGTH_BYTES, _MAX_HEADER_BYTES):
-            if is_pickled(self._file.buffer[:_LENGTH_BYTES]):
+            if is_pickled(bytes(self._file.buffer[:_LENGTH_BYTES])):
                 raise pickled(self.path)
             raise self._damaged(f"a header of {length} bytes in a file of {nbytes}")
         data_start = _LENGTH_BYTES + length
         try:
-            header = parse_json(self._file.buffer[_LENGTH_BYTES:data_start], unique_keys=True)
+            self._file.require(_LENGTH_BYTES, data_start)
+            header = parse_json(bytes(self._file.buffer[_LENGTH_BYTES:data_start]), unique_keys=True)
         except ValueError as error:
             raise self._damaged(f"its header is not valid JSON ({error})") from error
         if not isinstance(header, dict):

@@ -22,6 +22,8 @@ _OLDER_QUANTIZATION_CONFIGS = {"quantize_config.json": "gptq", "quant_config.jso
 class SafetensorsFolder:
     """One model folder; see `Checkpoint` for the members.
 
+    `files` holds the opened file of each tensor where the weights are not in the folder.
+
     Raises
     ------
     CheckpointError : a file is missing, damaged, or contradicts another one.
@@ -29,12 +31,12 @@ class SafetensorsFolder:
 
     container: Literal["gguf", "safetensors"] = "safetensors"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Mapping[str, SafetensorsFile] | None = None) -> None:
         self.path = path
         self.hf_config: Mapping[str, object] = _read_config(path)
         self._tokenizer_config = _read_if_there(path / "tokenizer_config.json")
         self.chat_template = _read_chat_template(path, self._tokenizer_config)
-        self._files = _open_weights(path)
+        self._files = _open_weights(path) if files is None else files
         self.tensors: Mapping[str, TensorEntry] = {
             name: file.tensors[name] for name, file in self._files.items()
         }
@@ -172,13 +174,25 @@ def _open_shards(folder: Path) -> dict[str, SafetensorsFile]:
     try:
         for name in names:
             files[name] = SafetensorsFile(folder / name)
-        for tensor, name in weight_map.items():
-            if tensor not in files[name].tensors:
-                raise CheckpointError(f"{index} says that {tensor} is in {name}, but it is not")
+        return files_by_tensor(index, weight_map, files)
     except BaseException:
         for file in files.values():
             file.close()
         raise
+
+
+def files_by_tensor(
+    index: Path, weight_map: Mapping[str, str], files: Mapping[str, SafetensorsFile]
+) -> dict[str, SafetensorsFile]:
+    """The opened file of each tensor that the index names.
+
+    Raises
+    ------
+    CheckpointError : a file lacks one.
+    """
+    for tensor, name in weight_map.items():
+        if tensor not in files[name].tensors:
+            raise CheckpointError(f"{index} says that {tensor} is in {name}, but it is not")
     return {tensor: files[name] for tensor, name in weight_map.items()}
 
 

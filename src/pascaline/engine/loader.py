@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy
 import torch
+from numpy.typing import NDArray
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.model_config import ModelConfig
@@ -18,14 +20,23 @@ from pascaline.formats import StoredWeight, WeightReader
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
-from pascaline.models import Family, family_of
+from pascaline.models import family_of
 from pascaline.weights import Dense, Weight
+from pascaline.weights.memory import give_back
+from pascaline.workload.holdings import (
+    HeldWeight,
+    head_names,
+    heads_alike,
+    held_matrix,
+    held_vector,
+    no_place_for,
+    settled_tying,
+    unread_tensors,
+)
 
 EXPECTED_BYTES_PER_S = 1.0e9
 """First guess at the rate of loading, until some of it has been measured."""
 
-# Tables that are computed here, scales of a quantised KV cache or of quantised inputs, and shapes.
-_NEEDLESS = (".inv_freq", ".masked_bias", ".k_scale", ".v_scale", ".input_scale", ".weight_shape")
 GGUF_ROPE_FACTORS = "rope_freqs.weight"
 _LAYER_PREFIX = re.compile(r"^model\.layers\.\d+\.")
 
@@ -43,14 +54,17 @@ class FoundWeight:
         return len(self.slot.parts[0].shape) == 1
 
     @property
-    def resident_bytes(self) -> int:
-        if self.is_vector:
-            return sum(4 * part.shape[0] for part in self.slot.parts)
-        return sum(stored.resident_bytes for stored, _ in self.stored)
-
-    @property
     def names(self) -> list[str]:
         return [name for stored, _ in self.stored for name in stored.names]
+
+    def held(self) -> Iterator[HeldWeight]:
+        """The weights as they will be held."""
+        module, parts = self.slot.module.path, iter(self.slot.parts)
+        if self.is_vector:
+            yield held_vector(module, self.slot.parts)
+            return
+        for stored, count in self.stored:
+            yield held_matrix(module, tuple(islice(parts, count)), stored.form)
 
 
 def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
@@ -68,8 +82,7 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
         for part in slot.parts:
             heads = None
             if checkpoint.container == "gguf":
-                module = _LAYER_PREFIX.sub("", part.name).rpartition(".")[0]
-                heads = family.gguf_interleaved_heads(model.config, module)
+                heads = family.gguf_interleaved_heads(model.config, _LAYER_PREFIX.sub("", part.module))
             one = reader.locate(family.file_name(checkpoint, part.name), part.shape, heads)
             joined = stored[-1][0].joined(one) if stored else None
             if joined is None:
@@ -77,7 +90,9 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
             else:
                 stored[-1] = joined, stored[-1][1] + 1
         found.append(FoundWeight(slot, stored))
-    _refuse_unread(checkpoint, family, {name for item in found for name in item.names})
+    for name in unread_tensors(checkpoint, family, {name for item in found for name in item.names}):
+        if len(checkpoint.tensors[name].shape) != 1 or _bytes_of(checkpoint, name).any():
+            raise no_place_for(checkpoint, family, name)
     return found
 
 
@@ -87,43 +102,18 @@ def settle_tying(config: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     As transformers 5 does: what is there counts more than what config.json says. A GGUF says it by
     having the tensor.
     """
-    family = family_of(config)
-    names = [family.file_name(checkpoint, name) for name in ("model.embed_tokens.weight", "lm_head.weight")]
-    embedding, head = (checkpoint.tensors.get(name) for name in names)
-    if not config.tie_word_embeddings or checkpoint.container == "gguf" or not embedding or not head:
-        return config
-    alike = (embedding.type_name, embedding.shape) == (head.type_name, head.shape)
-    if alike:
-        first, second = (numpy.frombuffer(checkpoint.read(name), numpy.uint8) for name in names)
-        alike = numpy.array_equal(first, second)
-        for name in names:
-            checkpoint.release(name)
+    if not heads_alike(config, checkpoint):
+        return settled_tying(config, checkpoint)
+    names = head_names(config, checkpoint)
+    first, second = (_bytes_of(checkpoint, name) for name in names)
+    alike = numpy.array_equal(first, second)
+    for name in names:
+        checkpoint.release(name)
     return config if alike else replace(config, tie_word_embeddings=False)
 
 
-def _refuse_unread(checkpoint: Checkpoint, family: Family, read: set[str]) -> None:
-    """Tensors of the layers that nobody reads: without them the text would be wrong, and nobody would know.
-
-    Raises
-    ------
-    CheckpointError : there are some, and they are not zeros, as biases are that some tools add.
-    """
-    layers = "blk."
-    if checkpoint.container == "safetensors":
-        layers = family.file_name(checkpoint, "model.layers.")
-    for name in sorted(set(checkpoint.tensors) - read):
-        if not name.startswith(layers) or name.endswith(_NEEDLESS):
-            continue
-        if (
-            len(checkpoint.tensors[name].shape) == 1
-            and not numpy.frombuffer(checkpoint.read(name), numpy.uint8).any()
-        ):
-            continue
-        raise CheckpointError(
-            f"{checkpoint.path.name} has the tensor {name!r}, which a model of type "
-            f"{family.model_type!r} with these settings has no place for",
-            remedy="The settings may be another model's: fetch the files again, or take the model's own",
-        )
+def _bytes_of(checkpoint: Checkpoint, name: str) -> NDArray[numpy.uint8]:
+    return numpy.frombuffer(checkpoint.read(name), numpy.uint8)
 
 
 def load_weights(
@@ -157,6 +147,7 @@ def load_weights(
             for module in unit.modules():
                 if isinstance(module, Layer):
                     module.replace_weights(prepare)
+    give_back()
     return model.resident_bytes()
 
 

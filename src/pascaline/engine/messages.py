@@ -13,15 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pascaline.core.errors import (
-    CheckpointError,
-    ConfigError,
-    EngineError,
-    OutOfMemoryError,
-    PascalineError,
-    ShapeError,
-    UnsupportedError,
-)
+from pascaline.core.errors import EngineError, PascalineError
 from pascaline.core.progress import Progress
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.sampling_params import SamplingParams
@@ -92,15 +84,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
     def error(self) -> PascalineError:
         """The exception that this message carries."""
-        kinds = (
-            ConfigError,
-            CheckpointError,
-            UnsupportedError,
-            ShapeError,
-            OutOfMemoryError,
-            EngineError,
-        )
-        by_name = {kind.__name__: kind for kind in kinds}
+        by_name = {kind.__name__: kind for kind in PascalineError.__subclasses__()}
         kind = by_name.get(self.kind, EngineError)
         return kind(self.seen, expected=self.expected, remedy=self.remedy)
 

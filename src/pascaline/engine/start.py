@@ -12,6 +12,8 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import ConfigError, UnsupportedError
 from pascaline.core.progress import ProgressCallback
+from pascaline.core.threads import compute_threads
+from pascaline.core.units import format_bytes
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
@@ -24,6 +26,7 @@ from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import build
 from pascaline.models import read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
+from pascaline.workload.holdings import resident_bytes
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,17 @@ def _kernel_notes(config: EngineConfig, device: torch.device) -> list[str]:
     return [f"slower kernels are used ({found.name}): {reason}" for reason in found.passed_over]
 
 
+def _departures(plan: MemoryPlan, resident: int) -> list[str]:
+    """Where weights took more than their checkpoint's directory let expect."""
+    more = resident - plan.weights_bytes
+    if more <= 0:
+        return []
+    return [
+        f"weights take {format_bytes(resident)}, {format_bytes(more)} more than planned: they are not as "
+        "symmetric as the model's quantization_config says"
+    ]
+
+
 def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     """Open, plan, load and allocate.
 
@@ -109,18 +123,21 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         weights = find_weights(model, checkpoint)
         is_native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
         key_value_dtype = settle_key_value_dtype(config, is_native)
+        held = [item for found in weights for item in found.held()]
         plan = divide(
             model_config,
             MemoryRequest(
                 device_kind="cuda" if device.type == "cuda" else "cpu",
                 available_bytes=_available_bytes(device),
                 utilization=config.gpu_memory_utilization,
-                weights_bytes=sum(found.resident_bytes for found in weights),
+                weights_bytes=resident_bytes(held, in_tiles=is_native),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,
                 pages=config.pages,
                 key_value_element_bytes=key_value_dtype.itemsize,
+                held=held,
+                native_threads=compute_threads() if is_native else 0,
             ),
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
@@ -142,7 +159,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         weights_bytes=resident,
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
-        notes=[*plan.notes, *_kernel_notes(config, device)],
+        notes=[*plan.notes, *_departures(plan, resident), *_kernel_notes(config, device)],
     )
     runner: Runner = EagerRunner(model, cache)
     if is_native:

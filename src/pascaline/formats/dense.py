@@ -30,7 +30,7 @@ def _dense(type_name: str, dtype: torch.dtype) -> Format:
             start = stop
         return Dense(torch.from_numpy(items.view(numpy.uint8)).view(dtype).view(shape))
 
-    return Format(type_name, load, lambda columns: columns * dtype.itemsize)
+    return Format(type_name, load)
 
 
 F32 = _dense("F32", torch.float32)

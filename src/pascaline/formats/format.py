@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
-from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError
 from pascaline.weights import Packed, Weight
+from pascaline.workload.weight_form import TENSOR_FORMS, WeightForm
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,10 @@ class Format:
 
     `type_name` is the name in the file's directory. `load(parts)` takes the tensors; what it
     returns owns its memory (nothing refers to the file afterwards, so that it can be unmapped).
-    `bytes_per_row(columns)` is what the loaded weight keeps resident, for the planner.
     """
 
     type_name: str
     load: Callable[[Sequence[StoredRows]], Weight]
-    bytes_per_row: Callable[[int], int]
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,16 @@ class StoredWeight(ABC):
     ----------
     file : the checkpoint's name, for messages.
     names : the checkpoint's tensors that it is made of.
-    resident_bytes : what `load()` keeps in memory.
+    shape : in elements.
+    form : what `load()` makes of it; of a linear that should have one zero throughout, and has not, the
+        zeros come on top.
     read : reads and packs it; what it returns owns its memory.
     """
 
     file: str
     names: tuple[str, ...]
-    resident_bytes: int
+    shape: tuple[int, ...]
+    form: WeightForm
     read: Callable[[], Weight]
 
     def load(self) -> Weight:
@@ -80,6 +82,11 @@ class StoredWeight(ABC):
             )
         return weight
 
+    @property
+    def resident_bytes(self) -> int:
+        """What `load()` keeps in memory."""
+        return self.form.packed_bytes(math.prod(self.shape[:-1]), self.shape[-1])
+
     @abstractmethod
     def joined(self, other: StoredWeight) -> StoredWeight | None:
         """This weight's rows, then the other's, read as one; None where they are stored differently."""
@@ -96,9 +103,8 @@ class StoredTensors(StoredWeight):
     def of(
         cls, file: str, names: tuple[str, ...], item: Format, parts: tuple[StoredRows, ...]
     ) -> StoredTensors:
-        row_bytes = item.bytes_per_row(parts[0].shape[-1])
-        rows = sum(part.shape[0] if len(part.shape) == 2 else 1 for part in parts)
-        return cls(file, names, rows * row_bytes, lambda: item.load(parts), item, parts)
+        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+        return cls(file, names, shape, TENSOR_FORMS[item.type_name], lambda: item.load(parts), item, parts)
 
     def joined(self, other: StoredWeight) -> StoredTensors | None:
         if not isinstance(other, StoredTensors) or self.format is not other.format:
@@ -106,21 +112,3 @@ class StoredTensors(StoredWeight):
         if self.parts[0].shape[1:] != other.parts[0].shape[1:]:
             return None
         return self.of(self.file, self.names + other.names, self.format, self.parts + other.parts)
-
-
-class Scheme(Protocol):
-    """A way of quantising in which a weight is several tensors, as a checkpoint declares it."""
-
-    def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredWeight | None:
-        """The weight of `module`, (N, K), or None where this module was not quantised.
-
-        Raises
-        ------
-        CheckpointError : tensors are missing, or their shapes contradict the model's or each other.
-        UnsupportedError : a variant of the scheme that we do not read.
-        """
-        ...
-
-
-SchemeParser = Callable[[Mapping[str, object]], Scheme]
-"""quantization_config of config.json -> its scheme; Config- and UnsupportedErrors name the field."""

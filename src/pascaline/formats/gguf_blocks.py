@@ -101,5 +101,4 @@ def block_format(
     return Format(
         type_name,
         lambda parts: pack(Blocks(type_name, elements, layout, parts, changed)),
-        lambda columns: columns // elements * layout.itemsize,
     )

@@ -1,133 +1,29 @@
-"""GPTQ, as AutoGPTQ and GPTQModel write it: w[n, k] = scale[g, n] · (q[k, n] − zero[g, n]), g = g_idx[k].
+"""GPTQ's tensors, read. What they are and where is in `workload.schemes.gptq`.
 
-Tensors of a linear of K inputs and N outputs: `qweight` int32 (K · bits / 32, N), a bit stream down
-each column; `scales` (groups, N); `qzeros` int32 (groups, N · bits / 32), a bit stream along each
-row; `g_idx` int32 (K), the group of each input, which is k / group_size unless the model was
-quantised in order of activation size ("act-order", desc_act). Version 1 stores each zero less one,
-so that a field of all ones means 2^bits; version 2 ("gptq_v2") stores it as it is. `bits` and
-`group_size` may differ from module to module (GPTQModel's `dynamic`); they are taken from the
-tensors' shapes, which say them beyond doubt.
-
-Source: Frantar et al. 2022, arXiv:2210.17323; the checkpoints' documented layout in AutoGPTQ and
-GPTQModel.
+w[n, k] = scale[g, n] · (q[k, n] − zero[g, n]), g = g_idx[k]
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 
-from pascaline.checkpoint.checkpoint import Checkpoint
-from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.formats.format import StoredWeight
-from pascaline.formats.linear_directory import (
-    INT32_BITS,
-    bits_from_shape,
-    entry_of,
-    order_of,
-    scales_of,
-)
-from pascaline.formats.linears import LinearForm, LinearTensors, StoredLinears
-from pascaline.formats.quantization_config import bits_of, fields_of, group_size_in, one_of
-from pascaline.formats.word_packing import SCALE_DTYPES, unpack_rows
-
-BITS = (2, 3, 4, 8)
+from pascaline.formats.linears import LinearTensors
+from pascaline.formats.word_packing import unpack_rows
 
 
-@dataclass(frozen=True)
-class Gptq:
-    """What a checkpoint's quantization_config says of its modules.
-
-    `symmetric` is true of all of them, `act_order` of some at least: which ones is in the tensors.
-    """
-
-    symmetric: bool
-    act_order: bool
-    group_size: int
-    zero_offset: int
-    """What is added to stored zeros: 1 in version 1, 0 in version 2."""
-
-    def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredWeight | None:
-        if f"{module}.qweight" not in checkpoint.tensors:
-            return None
-        return StoredLinears.of(_Tensors(self, checkpoint, module, shape))
-
-
-def parse(config: Mapping[str, object]) -> Gptq:
-    """quantization_config (or quantize_config.json) of a GPTQ checkpoint."""
-    fields = fields_of(config)
-    bits_of(fields, "bits", "GPTQ", BITS)
-    name = "checkpoint_format" if config.get("checkpoint_format") is not None else "format"
-    version = one_of(fields, name, ("gptq", "gptq_v2"))
-    dynamic = config.get("dynamic")
-    overrides = dynamic.values() if isinstance(dynamic, Mapping) else ()
-    everywhere = [
-        fields,
-        *(fields_of(override, "dynamic.") for override in overrides if isinstance(override, Mapping)),
-    ]
-    # Lists: every value is read, so that a wrong type is found wherever it stands.
-    symmetric = [settings.boolean("sym", default=True) for settings in everywhere]
-    act_order = [settings.boolean("desc_act", default=False) for settings in everywhere]
-    return Gptq(
-        symmetric=all(symmetric),
-        act_order=any(act_order),
-        group_size=group_size_in(fields, "group_size", -1),
-        zero_offset=0 if version == "gptq_v2" else 1,
-    )
-
-
-class _Tensors(LinearTensors):
-    def __init__(self, scheme: Gptq, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> None:
-        self.checkpoint = checkpoint
-        self.rows, columns = shape
-        self._words, self._scales, self._zeros, self._groups = (
-            f"{module}.{name}" for name in ("qweight", "scales", "qzeros", "g_idx")
-        )
-        bits = bits_from_shape(checkpoint, self._words, 0, columns, BITS)
-        if self.rows * bits % INT32_BITS or columns * bits % INT32_BITS:
-            raise UnsupportedError(
-                f"{checkpoint.path.name}: {self._words!r} of {columns} inputs and {self.rows} outputs does "
-                f"not fill its words with {bits} bits"
-            )
-        entry_of(checkpoint, self._words, ("I32",), (columns * bits // INT32_BITS, self.rows))
-        scales, group_size = scales_of(
-            checkpoint, self._scales, self.rows, columns, groups_first=True, configured=scheme.group_size
-        )
-        groups = columns // group_size
-        entry_of(checkpoint, self._zeros, ("I32",), (groups, self.rows * bits // INT32_BITS))
-        self.names = (self._words, self._scales, self._zeros)
-        order = None
-        if self._groups in checkpoint.tensors:
-            self.names += (self._groups,)
-            order = order_of(checkpoint, self._groups, columns, group_size)
-        elif scheme.act_order and groups > 1:
-            raise CheckpointError(
-                f"{checkpoint.path.name} has no tensor {self._groups!r}",
-                expected="the group of each input, since quantization_config.desc_act is true",
-            )
-        self.form = LinearForm(
-            columns,
-            bits,
-            group_size,
-            SCALE_DTYPES[scales.type_name],
-            zero=scheme.zero_offset,
-            has_zeros=True,
-            symmetric=scheme.symmetric,
-            order=order,
-        )
-
+class GptqTensors(LinearTensors):
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words, bits = self.tensor(self._words), self.form.bits
-        if self.form.order is None and bits != 3:
+        words, bits = self.tensor(self.stored.words), self.stored.bits
+        if self.order is None and bits != 3:
             # No field crosses a word: whole words change places, and nothing is unpacked.
             planes[0].view(torch.int32).copy_(words.t())
         else:
             self.write_in_order(lambda outputs: unpack_rows(words[:, outputs], bits), planes)
 
     def scales(self) -> torch.Tensor:
-        return self.tensor(self._scales).t()
+        return self.tensor(self.stored.scales).t()
 
     def zeros(self) -> torch.Tensor:
-        return unpack_rows(self.tensor(self._zeros).t().contiguous(), self.form.bits)
+        return unpack_rows(self.zero_tensor().t().contiguous(), self.stored.bits)

@@ -4,59 +4,39 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.core.errors import CheckpointError
 from pascaline.formats.format import StoredWeight
-from pascaline.formats.word_packing import TILE_OUTPUTS, pack_columns, tensor_of
+from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of
 from pascaline.weights import Packed
-from pascaline.weights.codes import PLANE_BITS, Codes, Plane, packed_bytes
+from pascaline.weights.codes import Codes, Plane
 from pascaline.weights.memory import allocate
-
-
-@dataclass(frozen=True)
-class LinearForm:
-    """What linears must share to become one weight.
-
-    Parameters
-    ----------
-    columns, bits, group_size : K, bits of a code, elements of K that share a scale.
-    scale_dtype : of the scales, in which they are kept.
-    zero : what is taken off every code; `has_zeros`: each group's stored zero, too.
-    symmetric : the stored zeros should all be the same, and become a part of `zero` if they are.
-    order : input features in the order of their groups, where that is not their own.
-    """
-
-    columns: int
-    bits: int
-    group_size: int
-    scale_dtype: torch.dtype
-    zero: int
-    has_zeros: bool
-    symmetric: bool
-    order: tuple[int, ...] | None
-
-    @property
-    def groups(self) -> int:
-        return self.columns // self.group_size
-
-    def resident_bytes(self, rows: int) -> int:
-        """Of `rows` output features, without `order`, which they share."""
-        total = packed_bytes(self.columns, self.bits) + self.groups * self.scale_dtype.itemsize
-        if self.has_zeros and not self.symmetric:
-            total += packed_bytes(self.groups, self.bits)
-        return rows * total
+from pascaline.workload.stored_weight import StoredLinear
+from pascaline.workload.weight_form import PLANE_BITS
 
 
 class LinearTensors(ABC):
-    """The tensors of one linear, checked against the shape that the model wants, but not read."""
+    """The tensors of one linear, of which only the groups of its inputs are read at once.
 
-    checkpoint: Checkpoint
-    names: tuple[str, ...]
-    rows: int
-    form: LinearForm
+    `order` has the input features in the order of their groups, None where that is their own.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, stored: StoredLinear) -> None:
+        """Take what the directory says of a linear.
+
+        Raises
+        ------
+        CheckpointError : its inputs are not dealt to groups of one size.
+        """
+        self.checkpoint = checkpoint
+        self.order = None
+        if stored.group_index is not None:
+            self.order = order_of(checkpoint, stored.group_index, stored.columns, stored.group_size)
+        self.stored = replace(stored, presumed_order=self.order is not None)
 
     def tensor(self, name: str) -> torch.Tensor:
         """A view of one of the file's tensors."""
@@ -66,18 +46,24 @@ class LinearTensors(ABC):
     def write_in_order(
         self, values_of: Callable[[slice], torch.Tensor], planes: Sequence[torch.Tensor]
     ) -> None:
-        """Write codes, given as (K, outputs) uint8 of some outputs, in the order of the form."""
-        order = None if self.form.order is None else torch.tensor(self.form.order)
-        for start in range(0, self.rows, TILE_OUTPUTS):
+        """Write codes, given as (K, outputs) uint8 of some outputs, in `order`."""
+        order = None if self.order is None else torch.tensor(self.order)
+        for start in range(0, self.stored.rows, TILE_OUTPUTS):
             tile = slice(start, start + TILE_OUTPUTS)
             values = values_of(tile)
             if order is not None:
                 values = values.index_select(0, order)
-            pack_columns(values, self.form.bits, [plane[tile] for plane in planes])
+            pack_columns(values, self.stored.bits, [plane[tile] for plane in planes])
+
+    def zero_tensor(self) -> torch.Tensor:
+        """The stored zeros as they are; only asked for where there are some."""
+        if self.stored.zeros is None:
+            raise CheckpointError(f"{self.checkpoint.path.name}: {self.stored.words!r} has no zeros")
+        return self.tensor(self.stored.zeros)
 
     @abstractmethod
     def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        """Write all codes, in the order of the form, to planes (rows, bytes), the lowest bits first."""
+        """Write all codes, in `order`, to planes (rows, bytes), the lowest bits first."""
 
     @abstractmethod
     def scales(self) -> torch.Tensor:
@@ -85,7 +71,7 @@ class LinearTensors(ABC):
 
     @abstractmethod
     def zeros(self) -> torch.Tensor:
-        """The stored zeros, (rows, groups) uint8; only asked for where the form has them."""
+        """The stored zeros, (rows, groups) uint8; only asked for where there are some."""
 
 
 @dataclass(frozen=True)
@@ -96,35 +82,38 @@ class StoredLinears(StoredWeight):
 
     @classmethod
     def of(cls, *parts: LinearTensors) -> StoredLinears:
-        form = parts[0].form
-        rows = sum(part.rows for part in parts)
-        resident = form.resident_bytes(rows) + (0 if form.order is None else 4 * form.columns)
-        names = tuple(name for part in parts for name in part.names)
-        return cls(parts[0].checkpoint.path.name, names, resident, lambda: _load(parts), parts)
+        first = parts[0].stored
+        names = tuple(name for part in parts for name in part.stored.names)
+        shape = (sum(part.stored.rows for part in parts), first.columns)
+        return cls(parts[0].checkpoint.path.name, names, shape, first.form, lambda: _load(parts), parts)
 
     def joined(self, other: StoredWeight) -> StoredLinears | None:
-        if not isinstance(other, StoredLinears) or self.parts[0].form != other.parts[0].form:
+        if not isinstance(other, StoredLinears):
+            return None
+        ours, theirs = self.parts[0], other.parts[0]
+        if ours.order != theirs.order or not ours.stored.joins(theirs.stored):
             return None
         return self.of(*self.parts, *other.parts)
 
 
 def _load(parts: Sequence[LinearTensors]) -> Packed:
-    form = parts[0].form
-    rows = sum(part.rows for part in parts)
+    form, order = parts[0].stored, parts[0].order
+    rows = sum(part.stored.rows for part in parts)
+    groups, scale_dtype = form.columns // form.group_size, SCALE_DTYPES[form.scale_type]
     planes = [
         torch.from_numpy(allocate((rows, -(-form.columns * bits // 8)), "u1"))
         for bits in PLANE_BITS[form.bits]
     ]
-    scales = torch.from_numpy(allocate((rows, form.groups * form.scale_dtype.itemsize), "u1"))
-    scales = scales.view(form.scale_dtype)
+    scales = torch.from_numpy(allocate((rows, groups * scale_dtype.itemsize), "u1"))
+    scales = scales.view(scale_dtype)
     start = 0
     for part in parts:
-        stop = start + part.rows
+        stop = start + part.stored.rows
         part.write_codes([plane[start:stop] for plane in planes])
         scales[start:stop] = part.scales()
         start = stop
     zero, zeros = form.zero, None
-    if form.has_zeros:
+    if form.zeros is not None:
         stored = torch.cat([part.zeros() for part in parts])
         first = int(stored[0, 0])
         if form.symmetric and bool((stored == first).all()):
@@ -141,5 +130,28 @@ def _load(parts: Sequence[LinearTensors]) -> Packed:
         scales,
         zero=zero,
         zeros=zeros,
-        permutation=None if form.order is None else torch.tensor(form.order, dtype=torch.int32),
+        permutation=None if order is None else torch.tensor(order, dtype=torch.int32),
     )
+
+
+def order_of(checkpoint: Checkpoint, name: str, columns: int, group_size: int) -> tuple[int, ...] | None:
+    """Input features in the order of their groups, by the int32 tensor `name`, (K,), the group of each.
+
+    None where that is their own order.
+
+    Raises
+    ------
+    CheckpointError : its groups are not all of `group_size` inputs.
+    """
+    group_of_input = tensor_of(checkpoint.read(name), "I32", (columns,)).long()
+    in_order = torch.arange(columns) // group_size
+    if torch.equal(group_of_input, in_order):
+        return None
+    permutation = group_of_input.argsort(stable=True)
+    if not torch.equal(group_of_input[permutation], in_order):
+        raise CheckpointError(
+            f"{checkpoint.path.name}: tensor {name!r} does not deal {columns} inputs to groups "
+            f"of {group_size}",
+            remedy="Fetch the file again, or quantise the model again",
+        )
+    return tuple(permutation.tolist())

@@ -16,7 +16,6 @@ BLOCK, SPAN = 64, 512
 
 NATIVE = native_kernel(
     paged_attention.OP,
-    paged_attention.KERNEL,
     "scale",
     "window",
     "softcap",

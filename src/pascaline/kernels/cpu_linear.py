@@ -19,7 +19,8 @@ from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.cpu.tiling import tile
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance, summation_error
 from pascaline.weights import Dense, Packed, Tiled, Weight
-from pascaline.weights.tiled import BLOCK, stored_inputs
+from pascaline.weights.tiled import stored_inputs
+from pascaline.workload.weight_form import TILE_COLUMNS
 
 
 def _rounding_of_x(x: torch.Tensor, weight: Packed | Tiled) -> torch.Tensor:
@@ -28,7 +29,7 @@ def _rounding_of_x(x: torch.Tensor, weight: Packed | Tiled) -> torch.Tensor:
     if inputs is None:
         inputs = torch.arange(x.shape[1])
     stored = F.pad(x.abs(), (0, 1))[:, inputs]  # −1 is the column of zeros
-    blocks = stored.view(len(x), len(inputs) // BLOCK, BLOCK)
+    blocks = stored.view(len(x), len(inputs) // TILE_COLUMNS, TILE_COLUMNS)
     # 1 + 2⁻¹³: x / dx is up to 127, and errs by three roundings before it becomes an integer.
     half = (blocks.amax(2, keepdim=True) / 254 * (1 + 2.0**-13)).expand_as(blocks).flatten(1)
     used = inputs >= 0
@@ -53,7 +54,6 @@ def _bound(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.
 
 NATIVE = native_kernel(
     linear.OP,
-    linear.KERNEL,
     arithmetic="int8",
     prepare=lambda weight: tile(weight) if isinstance(weight, Packed) else weight,
     tolerance=Tolerance(

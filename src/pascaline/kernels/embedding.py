@@ -36,7 +36,6 @@ OP = Op(
     inputs={"token_ids": Operand(("T",), torch.int64), "table": Operand(("V", "C"), dtype=None)},
     output=Operand(("T", "C")),
     reference=reference,
-    flop=lambda _: {},
     cases=(
         Case("Q4_1", {"T": 9, "V": 300, "C": 64}),
         Case("Q6_K", {"T": 3, "V": 70, "C": 256}),
@@ -56,8 +55,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 4 * sizes["T"] * sizes["C"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

@@ -13,11 +13,10 @@ from pascaline.kernels.op import Case, Op, Operand, Tolerance
 def gate_op(
     name: str,
     activation: Callable[[torch.Tensor], torch.Tensor],
-    flop: float,
     tolerance: Tolerance,
     source: str,
 ) -> Op:
-    """The op of a gate; `flop` is per element."""
+    """The op of a gate."""
 
     def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
         shape = (case.axes["T"], case.axes["C"])
@@ -30,7 +29,6 @@ def gate_op(
         inputs={"gate": Operand(("T", "C")), "up": Operand(("T", "C"))},
         output=Operand(("T", "C")),
         reference=lambda gate, up: activation(gate) * up,
-        flop=lambda sizes: {"fp32": flop * sizes["T"] * sizes["C"]},
         cases=(
             Case("one row", {"T": 1, "C": 1536}),
             Case("ragged", {"T": 7, "C": 33}),
@@ -54,6 +52,5 @@ def gate_kernel(op: Op, activation: Callable[[torch.Tensor], torch.Tensor]) -> K
         backend="torch",
         arithmetic="fp32",
         requires=any_chip,
-        bytes_moved=lambda sizes: 12 * sizes["T"] * sizes["C"],
         launch=launch,
     )

@@ -31,7 +31,6 @@ def _bound(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 OP = gate_op(
     "gelu_and_mul",
     lambda gate: 0.5 * gate * (1 + _tanh(gate)[1]),
-    flop=10.0,
     tolerance=Tolerance(
         bound=_bound,
         derivation="in units of u, of |gate · up| / 2: the argument of tanh errs by 8 of itself (three "
@@ -44,4 +43,4 @@ OP = gate_op(
 
 KERNEL = gate_kernel(OP, functools.partial(F.gelu, approximate="tanh"))
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

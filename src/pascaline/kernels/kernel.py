@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
-from pascaline.kernels.op import Axes, Tolerance
+from pascaline.kernels.op import Tolerance
 from pascaline.weights import Weight
+from pascaline.workload.op_costs import OP_COSTS, Axes
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,6 @@ class Kernel:
     ----------
     ops : names of the Ops that one launch covers, in order.
     requires : None when the chip will do, else the reason why not.
-    bytes_moved : bytes that have to cross the memory bus for given axes, weights not counted
-        (a `Weight` knows its own bytes).
     arithmetic : the type that the multiplications run in: a key of `Op.flop`, or "int8" where quantised
         activations stand for those.
     tolerance : what its arithmetic may err by, instead of the Op's.
@@ -69,11 +68,14 @@ class Kernel:
     backend: Literal["torch", "native"]
     arithmetic: str
     requires: Callable[[Chip], str | None]
-    bytes_moved: Callable[[Axes], int]
     launch: Launch
     tolerance: Tolerance | None = None
     parameters: tuple[str, ...] = ()
     prepare: Callable[[Weight], Weight] = as_it_is
+
+    def bytes_moved(self, axes: Axes) -> int:
+        """Bytes that have to cross the memory bus, weights not counted (a `Weight` knows its own)."""
+        return sum(OP_COSTS[op].bytes_moved(axes) for op in self.ops)
 
 
 def any_chip(_: Chip) -> str | None:

@@ -77,7 +77,6 @@ OP = Op(
     },
     output=Operand(("M", "N")),
     reference=reference,
-    flop=lambda sizes: {"fp32": 2.0 * sizes["M"] * sizes["N"] * sizes["K"]},
     cases=(
         *(Case(form, {"M": 3, "N": 50, "K": 512}) for form in PACKED_FORMS if form != "Q4_1"),
         Case("Q4_1", {"M": 5, "N": 1000, "K": 1536}),
@@ -104,6 +103,5 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 4 * sizes["M"] * (sizes["K"] + sizes["N"]),
     launch=launch,
 )

@@ -11,9 +11,7 @@ from typing import Protocol
 import torch
 
 from pascaline.core.errors import ShapeError
-
-Axes = Mapping[str, int]
-"""Symbolic axis -> size, e.g. {"M": 7, "K": 576, "N": 1536}."""
+from pascaline.workload.op_costs import OP_COSTS, Axes
 
 _AXIS_SUM = re.compile(r"^(\w+)\+(\d+)$")
 
@@ -87,7 +85,6 @@ class Op:
     inputs : operands in the order of the call.
     output : the one tensor that is written; with `in_place` it is the operand of that name.
     reference : pure torch, any float dtype (tests call it in fp64): `reference(*inputs, **parameters)`.
-    flop : arithmetic operations by type for given axes; a multiply-add counts 2.
     make_inputs : `make_inputs(case, generator)` gives fp32 operands.
     """
 
@@ -96,12 +93,15 @@ class Op:
     inputs: Mapping[str, Operand]
     output: Operand
     reference: Callable[..., torch.Tensor]
-    flop: Callable[[Axes], dict[str, float]]
     cases: tuple[Case, ...]
     make_inputs: Callable[[Case, torch.Generator], tuple[object, ...]]
     tolerance: Tolerance
     source: str
     in_place: str | None = None
+
+    def flop(self, axes: Axes) -> dict[str, float]:
+        """Arithmetic operations by type; a multiply-add counts 2."""
+        return OP_COSTS[self.name].flop(axes)
 
     def bind(self, inputs: tuple[Shaped | None, ...]) -> dict[str, int]:
         """Sizes of all axes from the operands' shapes.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from pascaline.weights import Packed
-from pascaline.weights.codes import PLANE_BITS, Codes, Plane
+from pascaline.weights.codes import Codes, Plane
+from pascaline.workload.weight_form import PLANE_BITS
 
 
 @dataclass(frozen=True)

@@ -303,10 +303,6 @@ OP = Op(
     },
     output=Operand(("T", "H", "D")),
     reference=reference,
-    # An upper bound from shapes alone: every new token sees the whole width of the page table.
-    flop=lambda sizes: {
-        "fp32": 4.0 * sizes["T"] * sizes["H"] * sizes["D"] * sizes["W"] * sizes["B"],
-    },
     cases=(
         Case(
             "decode, unequal contexts",
@@ -385,10 +381,5 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    # Each sequence's pages are read once for its keys and once for its values.
-    bytes_moved=lambda sizes: (
-        8 * sizes["S"] * sizes["W"] * sizes["B"] * sizes["KV"] * sizes["D"]
-        + 8 * sizes["T"] * sizes["H"] * sizes["D"]
-    ),
     launch=launch,
 )

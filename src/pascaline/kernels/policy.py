@@ -8,7 +8,8 @@ from typing import Literal
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.kernel import Chip, Kernel
-from pascaline.kernels.op import Axes, Op
+from pascaline.kernels.op import Op
+from pascaline.workload.op_costs import Axes
 
 Arithmetic = Literal["auto", "fp32"]
 """What kernels may multiply in: what suits the chip, or fp32 only."""

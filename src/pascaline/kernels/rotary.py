@@ -82,7 +82,6 @@ OP = Op(
     },
     output=Operand(("T", "H", "D")),
     reference=reference,
-    flop=lambda sizes: {"fp32": 3.0 * sizes["T"] * sizes["H"] * sizes["D"]},
     cases=(
         Case("one token", {"T": 1, "H": 9, "D": 64, "R": 32, "P": 50}),
         Case("several", {"T": 6, "H": 2, "D": 10, "R": 5, "P": 9}),
@@ -103,8 +102,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["H"] * sizes["D"] + 4 * sizes["T"] * sizes["D"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

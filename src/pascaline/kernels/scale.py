@@ -28,7 +28,6 @@ OP = Op(
     output=Operand(("T", "C")),
     in_place="x",
     reference=reference,
-    flop=lambda sizes: {"fp32": 1.0 * sizes["T"] * sizes["C"]},
     cases=(
         Case("one row", {"T": 1, "C": 576}, {"factor": 24.0}),
         Case("ragged", {"T": 3, "C": 31}, {"factor": 31**0.5}),
@@ -47,8 +46,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["C"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL, "factor")
+NATIVE = native_kernel(OP, "factor")

@@ -30,7 +30,6 @@ OP = Op(
     inputs={"x": Operand(("T", "C")), "rows": Operand(("R",), torch.int64)},
     output=Operand(("R", "C")),
     reference=reference,
-    flop=lambda _: {},
     cases=(Case("one of many", {"T": 9, "C": 48, "R": 1}), Case("several", {"T": 5, "C": 33, "R": 4})),
     make_inputs=make_inputs,
     tolerance=Tolerance(
@@ -46,8 +45,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 8 * sizes["R"] * sizes["C"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

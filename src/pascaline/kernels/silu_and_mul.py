@@ -17,7 +17,6 @@ def _silu(gate: torch.Tensor) -> torch.Tensor:
 OP = gate_op(
     "silu_and_mul",
     _silu,
-    flop=5.0,
     tolerance=Tolerance(
         bound=lambda gate, up: FP32_ROUNDING * 8 * (_silu(gate) * up).abs() + 2.0**-120 * up.abs(),
         derivation="exp (2 ulp = 4 · u), addition, division and two products, each within u; below a "
@@ -28,4 +27,4 @@ OP = gate_op(
 
 KERNEL = gate_kernel(OP, F.silu)
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

@@ -29,7 +29,6 @@ OP = Op(
     output=Operand(("T", "V")),
     in_place="x",
     reference=reference,
-    flop=lambda sizes: {"fp32": 6.0 * sizes["T"] * sizes["V"]},
     cases=(
         Case("one row", {"T": 1, "V": 1000}, {"cap": 30.0}),
         Case("ragged", {"T": 3, "V": 31}, {"cap": 0.7}),
@@ -49,8 +48,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["V"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL, "cap")
+NATIVE = native_kernel(OP, "cap")

@@ -55,7 +55,6 @@ OP = Op(
     output=Operand(("P", "B", "KV", "D")),
     in_place="cache",
     reference=reference,
-    flop=lambda _: {},
     cases=(
         Case("one token", {"T": 1, "P": 1, "B": 16, "KV": 3, "D": 64}),
         Case("a page and a half", {"T": 24, "P": 4, "B": 16, "KV": 2, "D": 8}),
@@ -74,8 +73,7 @@ KERNEL = Kernel(
     backend="torch",
     arithmetic="fp32",
     requires=any_chip,
-    bytes_moved=lambda sizes: 8 * sizes["T"] * sizes["KV"] * sizes["D"],
     launch=launch,
 )
 
-NATIVE = native_kernel(OP, KERNEL)
+NATIVE = native_kernel(OP)

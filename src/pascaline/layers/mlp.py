@@ -5,13 +5,11 @@ from __future__ import annotations
 import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
-from pascaline.kernels import OPS, Launcher, Op
+from pascaline.kernels import OPS, Launcher
 from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.module import Layer
 from pascaline.weights import Packed
-
-GATES: dict[str, Op] = {"silu": OPS["silu_and_mul"], "gelu_pytorch_tanh": OPS["gelu_and_mul"]}
-"""By the activation's name in config.json."""
+from pascaline.workload.step import GATE_OPS
 
 
 class GatedMLP(Layer):
@@ -20,7 +18,7 @@ class GatedMLP(Layer):
     def __init__(self, path: str, launch: Launcher, config: ModelConfig, *, stored_as_one: bool) -> None:
         super().__init__(path, launch)
         hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate = GATES[config.hidden_act]
+        self.gate = OPS[GATE_OPS[config.hidden_act]]
         self.gate_up_proj = MergedLinear(
             f"{path}.gate_up_proj",
             launch,

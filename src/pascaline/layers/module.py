@@ -11,14 +11,7 @@ from torch import nn
 
 from pascaline.kernels import Launcher
 from pascaline.weights import Dense, Weight
-
-
-@dataclass(frozen=True)
-class WeightPart:
-    """A tensor that checkpoints hold: `name` as in Hugging Face's."""
-
-    name: str
-    shape: tuple[int, ...]
+from pascaline.workload.places import WeightPart
 
 
 @dataclass(frozen=True)

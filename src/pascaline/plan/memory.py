@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
@@ -13,18 +12,22 @@ from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
 from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
-from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS, SCRATCH_ELEMENTS
+from pascaline.plan.activations import DeviceKind, native_bytes, torch_bytes
+from pascaline.workload.holdings import HeldWeight
 
-RUNTIME_BYTES = {"cpu": 300 << 20, "cuda": 600 << 20}
-"""What torch itself takes: libraries and allocator on the CPU (measured: 240 MiB), context on CUDA."""
+RUNTIME_BYTES = {"cpu": 240 << 20, "cuda": 600 << 20}
+"""What the process takes beside: interpreter, torch and its libraries on the CPU, the context on CUDA.
+
+Measured on the CPU by benchmarks/plan_vs_engine.py: 237 to 242 MiB; estimated on CUDA.
+"""
+
+_WEIGHTS_AN_UNUSED_BYTE = 64
+"""On the CPU weights are cut from chunks of 64 MiB, of whose last large page half is unused: 1 of 64 MiB."""
 
 MAX_CPU_CONTEXTS = 8
 """On the CPU the pool is no larger than this many full contexts: memory is shared with others."""
 
 MIN_USEFUL_CONTEXT = 256
-
-
-DeviceKind = Literal["cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryRequest:
-    """What the division starts from."""
+    """What the division starts from.
+
+    `held` are the weights, `native_threads` those of the CPU's native kernels: 0 where plain torch computes.
+    """
 
     device_kind: DeviceKind
     available_bytes: int
@@ -61,6 +67,14 @@ class MemoryRequest:
     max_model_len: int | None
     pages: int | None
     key_value_element_bytes: int
+    held: Sequence[HeldWeight] = ()
+    native_threads: int = 0
+
+
+def runtime_bytes(device_kind: DeviceKind, weights_bytes: int) -> int:
+    """What the process takes beside weights, pages and activations."""
+    unused = weights_bytes // _WEIGHTS_AN_UNUSED_BYTE if device_kind == "cpu" else 0
+    return RUNTIME_BYTES[device_kind] + unused
 
 
 def available_bytes() -> int:
@@ -79,36 +93,11 @@ def _control_group_headroom() -> Iterable[int]:
         yield max(int(limit) - used, 0)
 
 
-def activation_bytes(
-    config: ModelConfig,
-    max_batch_tokens: int,
-    max_sequences: int,
-    max_model_len: int,
-    device_kind: DeviceKind,
-) -> int:
-    """Largest sum of what a step holds at once, in fp32.
-
-    The residual stream and what attention and the feed-forward block make of it; the keys and
-    values laid out densely for a group of sequences and their scores; a prompt's mask, or its scores
-    where they are capped; the logits (of every token, where prompt log-probabilities are wanted), a
-    copy of those that are sampled from and sampling's fp64 rows; the tile of dequantised weights;
-    the rotary tables.
-    """
-    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
-    feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
-    tokens = 4 * max_batch_tokens * max(attention, feed_forward)
-    gathered = max(GATHERED_TOKENS, max_model_len)
-    context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
-    scored_heads = heads if config.attn_logit_softcapping else 1
-    one_row = max_model_len * scored_heads
-    # Mask and its fp32 form, or scores and their softmax; rows are as many as fit, but at least one.
-    scored = 8 * min(max_batch_tokens * one_row, max(SCORED_ELEMENTS, one_row))
-    tables = 2 if config.rope_local_base_freq is not None else 1
-    rotary_tables = 4 * max_model_len * config.rotary_dimensions * tables
-    rows = min(max_batch_tokens, max_sequences)
-    logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
-    return tokens + context + scored + rotary_tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+def _activation_bytes(config: ModelConfig, request: MemoryRequest, context: int) -> int:
+    sizes = (request.max_batch_tokens, request.max_sequences, context)
+    if request.native_threads:
+        return native_bytes(config, *sizes, request.held, request.native_threads)
+    return torch_bytes(config, *sizes, request.device_kind)
 
 
 def _longrope_note(scaling: RopeScaling | None, context: int) -> list[str]:
@@ -124,6 +113,15 @@ def _longrope_note(scaling: RopeScaling | None, context: int) -> list[str]:
     return [f"the model's rotary factors for contexts of up to {original} tokens are used"]
 
 
+def refuse_long_context(config: ModelConfig, context: int) -> None:
+    """Raise ConfigError for a context that the model was not made for."""
+    if context > config.context_length:
+        raise ConfigError(
+            f"a context of {context} tokens was asked for",
+            expected=f"at most the {config.context_length} that the model was trained for",
+        )
+
+
 def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     """Settle the context length and the number of pages.
 
@@ -136,15 +134,13 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     kind = request.device_kind
     one_page = page_bytes(config, request.key_value_element_bytes)
     wanted = request.max_model_len or config.context_length
-    if request.max_model_len is not None and request.max_model_len > config.context_length:
-        raise ConfigError(
-            f"a context of {request.max_model_len} tokens was asked for",
-            expected=f"at most the {config.context_length} that the model was trained for",
-        )
+    if request.max_model_len is not None:
+        refuse_long_context(config, request.max_model_len)
+    runtime = runtime_bytes(kind, request.weights_bytes)
     reach = wanted
     while True:
-        activations = activation_bytes(config, request.max_batch_tokens, request.max_sequences, reach, kind)
-        fixed = request.weights_bytes + activations + RUNTIME_BYTES[kind]
+        activations = _activation_bytes(config, request, reach)
+        fixed = request.weights_bytes + activations + runtime
         budget = int(request.available_bytes * request.utilization) - fixed
         affordable = max(budget, 0) // one_page if request.pages is None else request.pages
         context = min(reach, affordable * PAGE_SIZE)
@@ -163,17 +159,18 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
         needed = fixed + pages_for(useful) * one_page
         raise OutOfMemoryError(
             f"the model does not fit {where}: weights {format_bytes(request.weights_bytes)}, "
-            f"activations {format_bytes(activations)}, runtime {format_bytes(RUNTIME_BYTES[kind])}, and "
+            f"activations {format_bytes(activations)}, runtime {format_bytes(runtime)}, and "
             f"{format_bytes(request.available_bytes)} are available, of which "
             f"{request.utilization:.0%} may be used",
             expected=f"at least {format_bytes(needed / request.utilization, round_up=True)} available",
-            remedy="Free memory, raise --gpu-memory-utilization, or take a smaller or more quantised model",
+            remedy="Free memory, raise --gpu-memory-utilization, or take a smaller or more quantised model: "
+            "`pascaline plan MODEL` says which changes would make it fit",
         )
     if request.max_model_len is not None and context < wanted:
         raise OutOfMemoryError(
             f"a context of {wanted} tokens needs {format_bytes(pages_for(wanted) * one_page)} of "
             f"KV cache, and {format_bytes(affordable * one_page)} are left for it",
-            remedy=f"--max-model-len {context} fits",
+            remedy=f"--max-model-len {context} fits; `pascaline plan MODEL` prices other changes",
         )
     notes = []
     if context < wanted:
@@ -188,7 +185,7 @@ def divide(config: ModelConfig, request: MemoryRequest) -> MemoryPlan:
     return MemoryPlan(
         request.weights_bytes,
         activations,
-        RUNTIME_BYTES[kind],
+        runtime,
         one_page,
         pages,
         context,

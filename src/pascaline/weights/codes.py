@@ -20,17 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.core.errors import ShapeError
-
-PLANE_BITS: dict[int, tuple[int, ...]] = {
-    1: (1,),
-    2: (2,),
-    3: (2, 1),
-    4: (4,),
-    5: (4, 1),
-    6: (4, 2),
-    8: (8,),
-}
-"""Planes of a code of so many bits, the lowest bits first."""
+from pascaline.workload.weight_form import PLANE_BITS
 
 Rows = Callable[[torch.Tensor], torch.Tensor]
 """Takes some of a tensor's rows, or all of them from elsewhere."""
@@ -158,8 +148,3 @@ def packed_fields(values: torch.Tensor, bits: int) -> Iterator[torch.Tensor]:
             packed = packed | (fields[:, field] << field * plane_bits)
         yield packed
         start += plane_bits
-
-
-def packed_bytes(columns: int, bits: int) -> int:
-    """Bytes of one row of `Codes.pack`."""
-    return sum(-(-columns * plane_bits // 8) for plane_bits in PLANE_BITS[bits])

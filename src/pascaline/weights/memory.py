@@ -7,6 +7,7 @@ So arrays are cut from chunks. A chunk is freed with the last array in it.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import threading
 from typing import Any
@@ -41,6 +42,11 @@ class Arena:
             taken = self._chunk[start : start + nbytes]
         return taken.view(item).reshape(shape)
 
+    def close_chunk(self) -> None:
+        """Begin the next array in a chunk of its own, so that this one goes with the arrays in it."""
+        with self._lock:
+            self._chunk, self._used = numpy.empty(0, numpy.uint8), 0
+
 
 def _large_pages(nbytes: int) -> NDArray[numpy.uint8]:
     memory = mmap.mmap(-1, nbytes + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -51,5 +57,14 @@ def _large_pages(nbytes: int) -> NDArray[numpy.uint8]:
     return whole[start : start + nbytes]
 
 
-allocate = Arena().allocate
+_as_stored = Arena()
+allocate = _as_stored.allocate
 """For weights as checkpoints have them."""
+
+
+def give_back() -> None:
+    """When weights are loaded: what they passed through goes back to the system."""
+    _as_stored.close_chunk()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

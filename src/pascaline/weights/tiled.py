@@ -16,16 +16,19 @@ from dataclasses import dataclass
 import torch
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.weights.codes import PLANE_BITS, Codes, Plane, Rows
+from pascaline.weights.codes import Codes, Plane, Rows
 from pascaline.weights.formula import Unpacked
 from pascaline.weights.memory import Arena
 from pascaline.weights.packed import Packed
+from pascaline.workload.weight_form import (
+    PLANE_BITS,
+    TILE_COLUMNS,
+    TILE_GROUPS,
+    TILE_ROWS,
+    stored_columns,
+    stored_group,
+)
 
-ROWS = 16
-BLOCK = 32
-"""Stored columns that share a scale of x."""
-GROUPS = 8
-"""Whose small integers are a run."""
 _arena = Arena()
 
 
@@ -56,7 +59,7 @@ class Tiled:
     @property
     def stored_group(self) -> int:
         """Stored columns of a group."""
-        return -(-self.group_size // ROWS) * ROWS
+        return stored_group(self.group_size)
 
     @property
     def resident_bytes(self) -> int:
@@ -69,10 +72,10 @@ class Tiled:
 
     def dequantise(self, start: int, stop: int, out: torch.Tensor) -> None:
         """Write rows `start`…`stop` to `out`, (stop − start, K), fp32 or fp64: `Packed`'s very bits."""
-        first, last = start // ROWS, -(-stop // ROWS)
+        first, last = start // TILE_ROWS, -(-stop // TILE_ROWS)
         self._expand(
             lambda tiles: tiles[first:last],
-            lambda rows: rows.flatten(0, 1)[start - first * ROWS : stop - first * ROWS],
+            lambda rows: rows.flatten(0, 1)[start - first * TILE_ROWS : stop - first * TILE_ROWS],
             out,
         )
 
@@ -80,7 +83,9 @@ class Tiled:
         """Write the rows whose indices are in `rows` (T,) to `out`, (T, K), fp32."""
         each = torch.arange(len(rows))
         self._expand(
-            lambda tiles: tiles.index_select(0, rows // ROWS), lambda tiles: tiles[each, rows % ROWS], out
+            lambda tiles: tiles.index_select(0, rows // TILE_ROWS),
+            lambda tiles: tiles[each, rows % TILE_ROWS],
+            out,
         )
 
     def reorder_rows(self, order: torch.Tensor) -> None:  # noqa: ARG002 - as every weight
@@ -95,14 +100,14 @@ class Tiled:
         """All values of the rows that `pick` takes from some tiles, (tiles, 16, …)."""
 
         def numbers(tensor: torch.Tensor) -> torch.Tensor:
-            return pick(tensor.view(len(tensor), -1, ROWS).transpose(1, 2))
+            return pick(tensor.view(len(tensor), -1, TILE_ROWS).transpose(1, 2))
 
         def integers(codes: Codes | None) -> torch.Tensor | None:
             return None if codes is None else numbers(codes.unpack(tiles))
 
         codes = self.codes.unpack(tiles)
-        stored = self.codes.columns // ROWS
-        codes = pick(codes.view(-1, stored // 4, ROWS, 4).transpose(1, 2).flatten(2))
+        stored = self.codes.columns // TILE_ROWS
+        codes = pick(codes.view(-1, stored // 4, TILE_ROWS, 4).transpose(1, 2).flatten(2))
         groups = self.shape[1] // self.group_size
         used = codes[:, : groups * self.stored_group].view(len(codes), groups, self.stored_group)
         unpacked = Unpacked(
@@ -126,8 +131,8 @@ class Tiled:
 
 def tiles_for(weight: Packed) -> Tiled:
     """Tiles with room for `weight`, which `kernels.cpu.tiling` fills."""
-    tiles = -(-weight.shape[0] // ROWS)
-    groups, _, stored = _stored(weight)
+    tiles = -(-weight.shape[0] // TILE_ROWS)
+    groups, stored = weight.shape[1] // weight.group_size, stored_columns(weight.shape[1], weight.group_size)
 
     def planes(bits: int, elements: int, run: int) -> Codes:
         """Codes of `elements` a tile."""
@@ -139,16 +144,16 @@ def tiles_for(weight: Packed) -> Tiled:
         return Codes(elements, tuple(made))
 
     def numbers(tensor: torch.Tensor) -> torch.Tensor:
-        return _empty((tiles, tensor.shape[1] * ROWS), tensor.dtype)
+        return _empty((tiles, tensor.shape[1] * TILE_ROWS), tensor.dtype)
 
     def integers(codes: Codes | None) -> Codes | None:
-        return None if codes is None else planes(codes.bits, groups * ROWS, GROUPS * ROWS)
+        return None if codes is None else planes(codes.bits, groups * TILE_ROWS, TILE_GROUPS * TILE_ROWS)
 
     return Tiled(
         shape=weight.shape,
         group_size=weight.group_size,
         super_size=weight.super_size,
-        codes=planes(weight.bits, stored * ROWS, BLOCK * ROWS),
+        codes=planes(weight.bits, stored * TILE_ROWS, TILE_COLUMNS * TILE_ROWS),
         scales=numbers(weight.scales),
         offsets=None if weight.offsets is None else numbers(weight.offsets),
         group_scales=integers(weight.group_scales),
@@ -172,18 +177,12 @@ def _signed_zero(codes: Codes | None) -> int:
 def stored_inputs(weight: Packed) -> torch.Tensor | None:
     """See `Tiled.inputs`."""
     columns = weight.shape[1]
-    groups, stored_group, stored = _stored(weight)
+    groups, stored = columns // weight.group_size, stored_columns(columns, weight.group_size)
     if weight.permutation is None and stored == columns:
         return None
     features = torch.arange(columns).int() if weight.permutation is None else weight.permutation.int()
     inputs = torch.full((stored,), -1, dtype=torch.int32)
-    places = inputs[: groups * stored_group].view(groups, stored_group)
+    padded = stored_group(weight.group_size)
+    places = inputs[: groups * padded].view(groups, padded)
     places[:, : weight.group_size] = features.view(groups, weight.group_size)
     return inputs
-
-
-def _stored(weight: Packed) -> tuple[int, int, int]:
-    """Groups of a row, stored columns of a group, and of a row."""
-    groups = weight.shape[1] // weight.group_size
-    stored_group = -(-weight.group_size // ROWS) * ROWS
-    return groups, stored_group, -(-groups * stored_group // BLOCK) * BLOCK

@@ -5,6 +5,7 @@
 #include "add.h"
 #include "choose_tokens.h"
 #include "embedding.h"
+#include "exercise.h"
 #include "gates.h"
 #include "linear.h"
 #include "paged_attention.h"
@@ -108,6 +109,16 @@ EXPORT int pascaline_choose(Choice* choices, int64_t count, int64_t vocabulary) 
     }
     pthread_mutex_unlock(&one_step);
     return done ? 0 : 1;
+}
+
+// Do one thing and nothing else; returns what it amounts to (exercise.h), or -1 where memory ran out. `seconds` has
+// room for pool::MOST threads.
+EXPORT int64_t pascaline_exercise(int32_t what, int64_t rounds, const void* data, int64_t bytes, double* seconds) {
+    const exercise::Exercise work{what, rounds, static_cast<const char*>(data), bytes, seconds};
+    pthread_mutex_lock(&one_step);
+    const bool done = on_all_threads(exercise::run, &work, {0, exercise::ROOM});
+    pthread_mutex_unlock(&one_step);
+    return done ? exercise::amount(work) : -1;
 }
 
 // Threads that share a step from now on, the caller's included.

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import platform
-from pathlib import Path
 
-from pascaline.core.env import cpu_instructions
-from pascaline.core.errors import ConfigError, OutOfMemoryError, UnsupportedError
+from pascaline.core.errors import OutOfMemoryError, UnsupportedError
 from pascaline.core.threads import compute_threads
-from pascaline.kernels.cpu.instruction_sets import INSTRUCTION_SETS, InstructionSet, fault_of
+from pascaline.hardware.instruction_sets import InstructionSet, fault_of, settled
+from pascaline.hardware.native_loops import NativeLoops
 from pascaline.kernels.cpu.views import Choice, Launch, PackedView, Step, WeightView
 
 
@@ -42,6 +40,7 @@ class Library:
         self._run = library.pascaline_run
         self._retile = library.pascaline_retile
         self._choose = library.pascaline_choose
+        self.loops = NativeLoops(library)
         self._use_threads = library.pascaline_use_threads
         self.use_threads(compute_threads())
 
@@ -77,38 +76,6 @@ class Library:
 
 
 @functools.cache
-def processor_flags() -> frozenset[str]:
-    """What the processor can do, in the Linux kernel's words."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    # The first processor's: on x86 and on ARM.
-    found = (line for line in lines if line.startswith(("flags", "Features")))
-    return frozenset(next(found, ":").split(":")[1].split())
-
-
-def runnable() -> list[InstructionSet]:
-    """The instruction sets of this machine that there are kernels for, the fastest first."""
-    machine, flags = platform.machine(), processor_flags()
-    return [each for each in INSTRUCTION_SETS if each.machine == machine and each.flags <= flags]
-
-
-def _settled() -> list[InstructionSet]:
-    """`runnable`, or the one that PASCALINE_CPU_INSTRUCTIONS names."""
-    sets, wanted = runnable(), cpu_instructions()
-    if wanted is None:
-        return sets
-    chosen = [each for each in sets if each.name == wanted]
-    if not chosen:
-        raise ConfigError(
-            f"PASCALINE_CPU_INSTRUCTIONS is {wanted!r}",
-            expected=f"what runs here: {', '.join(each.name for each in sets) or 'nothing does'}",
-        )
-    return chosen
-
-
-@functools.cache
 def library() -> Library | str:
     """The best library here, or in words why there is none.
 
@@ -116,7 +83,7 @@ def library() -> Library | str:
     ------
     ConfigError : PASCALINE_CPU_INSTRUCTIONS names an instruction set that this machine lacks.
     """
-    sets = _settled()
+    sets = settled()
     if not sets:
         return "it needs an x86 processor with AVX2, or an ARM one with dot products"
     reasons: list[str] = []

@@ -103,13 +103,12 @@ def _with_rows_in_one_piece(value: torch.Tensor | Weight | None) -> torch.Tensor
 
 def native_kernel(
     op: Op,
-    plain: Kernel,
     *parameters: str,
     arithmetic: str = "fp32",
     tolerance: Tolerance | None = None,
     prepare: Callable[[Weight], Weight] = as_it_is,
 ) -> Kernel:
-    """The library's kernel for `op`, which moves as many bytes as the plain one.
+    """The library's kernel for `op`.
 
     `parameters` are the op's, in the order of the library's `numbers`; those not given are 0.
     """
@@ -131,7 +130,6 @@ def native_kernel(
         backend="native",
         arithmetic=arithmetic,
         requires=requires,
-        bytes_moved=plain.bytes_moved,
         launch=launch,
         tolerance=tolerance,
         parameters=parameters,

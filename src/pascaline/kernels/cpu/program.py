@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,22 +14,11 @@ from pascaline.kernels.cpu.fusion import FusedLaunch, fuse
 from pascaline.kernels.cpu.native_kernel import describe
 from pascaline.kernels.cpu.views import Launch, Step, TensorView, tensor_view
 from pascaline.kernels.recording import RecordedLaunch, storage_of
+from pascaline.workload.arena import ALIGNMENT, Life, Span, places
 
-ALIGNMENT = 64
 TOKENS, LOGIT_ROWS = 0, 1
 SHARES_SCRATCH = {"linear", "paged_attention"}
 """Ops whose launches may not overlap with each other: they use the team's one scratch memory."""
-
-
-@dataclass(frozen=True)
-class _Span:
-    """Bytes of memory."""
-
-    start: int
-    stop: int
-
-    def overlaps(self, other: _Span) -> bool:
-        return self.start < other.stop and other.start < self.stop
 
 
 @dataclass(frozen=True)
@@ -113,8 +101,8 @@ class Program:
 
     def _place_barriers(self, fused: list[FusedLaunch]) -> None:
         """Before each launch that touches what one since the last barrier wrote, or writes what one read."""
-        read: list[_Span] = []
-        written: list[_Span] = []
+        read: list[Span] = []
+        written: list[Span] = []
         sharing = False
         for launch, item in zip(self._launches, fused, strict=True):
             reads = [self._span(tensor) for tensor in item.reads()]
@@ -132,38 +120,26 @@ class Program:
             written.append(writes)
             sharing = sharing or shares
 
-    def _span(self, tensor: torch.Tensor) -> _Span:
+    def _span(self, tensor: torch.Tensor) -> Span:
         if tensor.is_meta:
             span = self._offsets[storage_of(tensor)]
-            return _Span(self._base + span.start, self._base + span.stop)
+            return Span(self._base + span.start, self._base + span.stop)
         start = tensor.untyped_storage().data_ptr()
-        return _Span(start, start + tensor.untyped_storage().nbytes())
+        return Span(start, start + tensor.untyped_storage().nbytes())
 
 
-def _assign(fused: list[FusedLaunch], logits: int) -> dict[int, _Span]:
+def _assign(fused: list[FusedLaunch], logits: int) -> dict[int, Span]:
     """A place for each output, shared by those that are not needed at the same time."""
+    first_use: dict[int, int] = {}
     last_use: dict[int, int] = {}
+    nbytes: dict[int, int] = {}
     for index, item in enumerate(fused):
         for tensor in (*item.reads(), item.out):
             if tensor.is_meta:
                 last_use[storage_of(tensor)] = index
+        if item.out.is_meta and storage_of(item.out) not in first_use:
+            first_use[storage_of(item.out)] = index
+            nbytes[storage_of(item.out)] = item.out.untyped_storage().nbytes()
     last_use[logits] = len(fused)
-    places: dict[int, _Span] = {}
-    live: dict[int, _Span] = {}
-    for index, item in enumerate(fused):
-        live = {storage: span for storage, span in live.items() if last_use[storage] >= index}
-        if not item.out.is_meta or storage_of(item.out) in places:
-            continue
-        nbytes = -(-item.out.untyped_storage().nbytes() // ALIGNMENT) * ALIGNMENT
-        start = next(start for start in _gaps(live) if _fits(_Span(start, start + nbytes), live))
-        places[storage_of(item.out)] = live[storage_of(item.out)] = _Span(start, start + nbytes)
-    return places
-
-
-def _gaps(live: dict[int, _Span]) -> Iterator[int]:
-    """Where a place may begin: at the start of memory, or behind something that is in use."""
-    return iter(sorted({0, *(span.stop for span in live.values())}))
-
-
-def _fits(wanted: _Span, live: dict[int, _Span]) -> bool:
-    return not any(wanted.overlaps(span) for span in live.values())
+    lives = [Life(nbytes[storage], first, last_use[storage]) for storage, first in first_use.items()]
+    return dict(zip(first_use, places(lives), strict=True))

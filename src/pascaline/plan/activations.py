@@ -1,0 +1,129 @@
+"""What a step holds beside weights and KV cache, at most: by native CPU kernels, and by plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pascaline.checkpoint.model_config import ModelConfig
+from pascaline.kv.pages import pages_for
+from pascaline.workload.arena import arena_bytes
+from pascaline.workload.holdings import HeldWeight
+from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS, SCRATCH_ELEMENTS
+from pascaline.workload.weight_form import TILE_COLUMNS, TILE_ROWS, stored_columns
+
+DeviceKind = Literal["cpu", "cuda"]
+
+# The native library's sizes: kernels/cpu/linear.h, tile_product.h, attention_parts.h and choose_tokens.h.
+_FIELD_BYTES = 12  # of a piece of a rounded row
+_TILES_AT_ONCE = 2
+_PART_ROWS = 64
+_SPAN = 512
+_BLOCK = 64
+_CANDIDATE_BYTES = 16
+_LOGITS_A_SUM = 512
+_LOGITS_A_MAXIMUM = 64
+
+
+def native_bytes(
+    config: ModelConfig,
+    max_batch_tokens: int,
+    max_sequences: int,
+    max_model_len: int,
+    held: Sequence[HeldWeight],
+    threads: int,
+) -> int:
+    """With native kernels: the recorded program's memory, scratch memory of the library and the rest.
+
+    The rest are the rotary tables, a step's input (twice: as it is made, and where programs read it),
+    and fp32 copies of the rows of logits that are sampled from, one where prompt log-probabilities are
+    wanted beside, one with penalties.
+    """
+    tokens, vocabulary = max_batch_tokens, config.vocab_size
+    rooms = (_linear_room(tokens, held), _attention_room(config, tokens, max_model_len, threads))
+    shared, own = (max(sizes) for sizes in zip(*rooms, strict=True))
+    scratch = max(shared + threads * own, threads * _sampling_scratch(vocabulary))
+    inputs = 2 * (32 * tokens + 4 * max_sequences * (pages_for(max_model_len) + 2))
+    copies = 2 * 4 * min(tokens, max_sequences) * vocabulary
+    arena = arena_bytes(config, tokens, tokens, held)
+    tables = rotary_bytes(config, max_model_len)
+    return arena + scratch + tables + inputs + copies
+
+
+def torch_bytes(
+    config: ModelConfig,
+    max_batch_tokens: int,
+    max_sequences: int,
+    max_model_len: int,
+    device_kind: DeviceKind,
+) -> int:
+    """With plain torch: the largest sum of what a step holds at once, in fp32.
+
+    The residual stream and what attention and the feed-forward block make of it; the keys and
+    values laid out densely for a group of sequences and their scores; a prompt's mask, or its scores
+    where they are capped; the logits (of every token, where prompt log-probabilities are wanted), a
+    copy of those that are sampled from and sampling's fp64 rows; the tile of dequantised weights;
+    the rotary tables.
+    """
+    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
+    feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
+    tokens = 4 * max_batch_tokens * max(attention, feed_forward)
+    gathered = max(min(GATHERED_TOKENS, max_sequences * max_model_len), max_model_len)
+    context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
+    scored_heads = heads if config.attn_logit_softcapping else 1
+    one_row = max_model_len * scored_heads
+    # Mask and its fp32 form, or scores and their softmax; rows are as many as fit, but at least one.
+    scored = 8 * min(max_batch_tokens * one_row, max(SCORED_ELEMENTS, one_row))
+    rows = min(max_batch_tokens, max_sequences)
+    logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
+    tables = rotary_bytes(config, max_model_len)
+    return tokens + context + scored + tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+
+
+def rotary_bytes(config: ModelConfig, positions: int) -> int:
+    """Cosines and sines of every position; a second table where layers with a window have their own theta."""
+    tables = 2 if config.rope_local_base_freq is not None else 1
+    return 4 * positions * config.rotary_dimensions * tables
+
+
+def _linear_room(tokens: int, held: Sequence[HeldWeight]) -> tuple[int, int]:
+    """Of all threads, the input as bytes with its pieces' fields; of each, a row and tiles' numbers."""
+    shared = own = 0
+    for item in held:
+        if len(item.parts[0].shape) != 2:
+            continue
+        if item.form.kind == "dense":
+            shared = max(shared, 4 * tokens * item.columns)
+            continue
+        columns = stored_columns(item.columns, item.form.group_size)
+        pieces = columns // (TILE_COLUMNS if item.form.group_size % TILE_COLUMNS == 0 else TILE_ROWS)
+        shared = max(shared, tokens * (columns + _FIELD_BYTES * pieces))
+        own = max(own, 4 * item.columns + _TILES_AT_ONCE * 8 * TILE_ROWS * pieces)
+    return shared, own
+
+
+def _attention_room(config: ModelConfig, tokens: int, context: int, threads: int) -> tuple[int, int]:
+    """Of all threads, the states of spans, at most; of each, a block of the cache and a part's states.
+
+    Spans are shared only where one part is more than 1 / (2 · threads) of the work: see `Sharing`.
+    """
+    heads, size = config.num_attention_heads, config.head_dim
+    group = heads // config.num_key_value_heads
+    rows = max(_PART_ROWS // group, 1) * group
+    width = -(-size // 16) * 16
+    state = width + 32
+    own = rows * size + _BLOCK * (size + width) + 2 * rows * state
+    states = 0
+    if threads > 1 and config.num_key_value_heads < 2 * threads and context > _SPAN:
+        states = 2 * threads * rows * -(-context // _SPAN) + heads * min(tokens, rows)
+    return 4 * states * state, 4 * own
+
+
+def _sampling_scratch(vocabulary: int) -> int:
+    """A candidate for each token, sums and maxima of sections."""
+    return (
+        vocabulary * _CANDIDATE_BYTES
+        + 8 * (vocabulary // _LOGITS_A_SUM + 1)
+        + 4 * (vocabulary // _LOGITS_A_MAXIMUM + 1)
+    )
