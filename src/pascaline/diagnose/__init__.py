@@ -1,1 +1,4 @@
-"""Why a run was as slow as it was, and what to do: rules over run records. Never imports torch."""
+"""Why a recorded run is slow: named causes, each with its evidence, its remedy and what that would save.
+
+Reads run records and the tables of `hardware` only; never imports torch.
+"""

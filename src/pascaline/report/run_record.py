@@ -76,7 +76,13 @@ class Row(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One op of one module (or a whole phase, with module "").
 
     Times are totals over `calls`, in seconds; `bytes` and `flop_by_type` likewise. `bound_s` is
-    the time that this chip cannot beat, and `bound_by` what sets it.
+    the time that this chip cannot beat, and `bound_by` what sets it. Arithmetic whose type was not
+    recorded is of type "unknown".
+
+    A row of op "module" is a container: its time includes that of the rows below it
+    (`report.module_tree`). With module "", op "kernels" holds what no module is known for, and
+    "copy_host_to_device", "copy_device_to_host", "copy_device_to_device", "copy_peer_to_peer" and "memset"
+    what the copy engines moved.
     """
 
     module: str
@@ -94,10 +100,15 @@ class Row(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class RunRecord(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run. `tokens` is the prompt's length in prefill rows' units, `batch` the sequences."""
+    """One run. `tokens` is the prompt's length in prefill rows' units, `batch` the sequences.
+
+    `model` is the model's config.json, as far as it is known, and under "name" what it was called.
+    `elapsed_s` is the wall time from the first to the last thing recorded, `gpu_busy_s` the part of it in
+    which the GPU ran a kernel or a copy; the difference is the launch gaps.
+    """
 
     kind: Kind
-    created: str
+    created: str | None
     schema: int = SCHEMA
     software: dict[str, str] = {}
     gpu: Gpu | None = None
@@ -105,6 +116,8 @@ class RunRecord(_Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: dict[str, object] = {}
     tokens: int | None = None
     batch: int | None = None
+    elapsed_s: float | None = None
+    gpu_busy_s: float | None = None
     rows: list[Row] = []
     notes: list[str] = []
 
@@ -135,6 +148,14 @@ def read_record(path: Path) -> RunRecord:
     try:
         with path.open("rb") as file:  # a pipe, maybe, or a device without an end
             data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    return decode_record(data, path)
+
+
+def decode_record(data: bytes, path: Path) -> RunRecord:
+    """A record from its JSON; `path` is named where it is none."""
+    try:
         if len(data) > _MAX_BYTES:
             raise CheckpointError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", expected="a run record")
         if data.count(b"[") + data.count(b"{") > _MAX_LISTS:
@@ -143,7 +164,5 @@ def read_record(path: Path) -> RunRecord:
         if schema != SCHEMA:
             raise CheckpointError(f"{path}: a record of schema {schema!r}", expected=f"schema {SCHEMA}")
         return msgspec.json.decode(data, type=RunRecord)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a run record: {error}") from None

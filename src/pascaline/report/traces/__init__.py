@@ -1,0 +1,1 @@
+"""What traces of other tools have in common: ranges of modules, and work that was launched within them."""
