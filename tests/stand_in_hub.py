@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 LARGE_BYTES = 1000
+_PIECE_BYTES = 1 << 14
 
 
 def commit_of(text: str) -> str:
@@ -57,6 +58,8 @@ class Request:
 class StandInHub:
     """The fields say what there is and how the server behaves; `requests` what was asked.
 
+    `sent_bytes` counts what was written of large files; a client that leaves is noticed at the next piece.
+
     refuse : answers to give to the next requests of a kind ("api" or "file") before the usual ones.
     break_after : close the connection after this many bytes of a large file.
     hold_after : wait for `release` after this many bytes, having set `held`.
@@ -77,6 +80,7 @@ class StandInHub:
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     requests: list[Request] = field(default_factory=list)
+    sent_bytes: int = 0
     url: str = ""
 
     def add(self, name: str, files: dict[str, bytes], revision: str = "main") -> str:
@@ -204,28 +208,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         commits = [c for repository in state.repositories.values() for c in repository.commits.values()]
         data = next(d for files in commits for d in files.values() if digest_of(d) == digest)
         wanted = self.headers.get("Range")
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and state.ranges else 0
+        first, _, last = (
+            (wanted or "").removeprefix("bytes=").partition("-") if state.ranges else ("", "", "")
+        )
+        start = int(first or 0)
         if start >= len(data):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
             return
         total = len(data) + state.announced_extra
         body = bytes(len(data)) if state.corrupt else data
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-        self.send_header("Content-Length", str(total - start))
+        stop = min(int(last) + 1, total) if last else total
+        is_part = bool(start or last)
+        self.send_response(206 if is_part else 200)
+        if is_part:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{total}")
+        self.send_header("Content-Length", str(stop - start))
         self.send_header("ETag", f'"{digest}"')
         self.end_headers()
         if self.command == "HEAD":
             return
-        end = len(data) if state.break_after is None else min(len(data), start + state.break_after)
+        end = min(len(data), stop)
+        if state.break_after is not None:
+            end = min(end, start + state.break_after)
         try:
             if state.hold_after is not None and end > start + state.hold_after:
                 self.wfile.write(body[start : start + state.hold_after])
                 start += state.hold_after
                 state.held.set()
                 state.release.wait(30)
-            self.wfile.write(body[start:end])
+            for piece in range(start, end, _PIECE_BYTES):
+                self.wfile.write(body[piece : min(piece + _PIECE_BYTES, end)])
+                state.sent_bytes += min(piece + _PIECE_BYTES, end) - piece
         except OSError:
             pass
         self.close_connection = True

@@ -54,6 +54,13 @@ def test_json_has_all_that_the_contract_names(run: Run, demo_path: Path) -> None
     assert memory["peak_bytes"] > memory["weights_bytes"] + 1
 
 
+def test_memory_is_what_is_planned(run: Run) -> None:
+    taken = described(run(*PARIS, "--json"))["memory"]
+    planned = json.loads(run("plan", "demo", "--gpu", "cpu", "--json").stdout)
+    assert taken["weights_bytes"] == planned["weights_bytes"]
+    assert taken["kv_bytes"] % (16 * planned["kv_bytes_per_token"]) == 0
+
+
 def test_one_token_has_no_decode_rate(run: Run) -> None:
     found = described(run(*PARIS[:-1], "1", "--json"))
     assert (found["timing"]["decode_s"], found["timing"]["decode_tokens_per_s"]) == (0.0, None)

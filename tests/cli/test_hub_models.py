@@ -124,3 +124,36 @@ def test_refusals_are_one_message_and_exit_code_2(hub: StandInHub, tmp_path: Pat
         "pascaline: tiny/pickled has pickled weights only. Pickled weights are never"
     )
     assert done.stderr.count("\n") == 1
+
+
+def _plan(model: str, home: Path, **environment: str) -> dict[str, object]:
+    home_variables = {"HF_HOME": str(home / "hf"), "PASCALINE_CACHE": str(home / "pascaline")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pascaline.cli.app", "plan", model, "--gpu", "p40", "--json"],
+        env=os.environ | home_variables | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, object] = json.loads(done.stdout)
+    return said
+
+
+def test_a_plan_before_the_download_is_the_plan_after_it(
+    hub: StandInHub, checkpoint: dict[str, bytes], demo_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for name, data in checkpoint.items():
+        (folder / name).write_bytes(data)
+    hub.add("tiny/llama", checkpoint)
+    hub.add("tiny/gguf", {"SmolLM2-Q4_1.gguf": demo_path.read_bytes()})
+    for model, path in (("tiny/llama", folder), ("tiny/gguf", demo_path)):
+        sent = hub.sent_bytes
+        remote, local = _plan(model, tmp_path, HF_ENDPOINT=hub.url), _plan(str(path), tmp_path)
+        assert remote | {"model": ""} == local | {"model": ""}
+    # Of a GGUF the vocabulary comes before the directory: 1.7 of 98 MB.
+    assert hub.sent_bytes - sent < len(demo_path.read_bytes()) / 40
+    assert not list((tmp_path / "hf").rglob("*.gguf"))

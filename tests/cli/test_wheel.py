@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from pascaline.kernels.cpu import native
+from pascaline.core.elf import Needs
+from pascaline.hardware.instruction_sets import runnable
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import build_native  # noqa: E402 - found by the path above
 import build_wheel  # noqa: E402 - found by the path above
-from elf import Needs  # noqa: E402 - found by the path above
 from hatch_build import platform_tag  # noqa: E402 - found by the path above
 
 can_build = pytest.mark.skipif(
@@ -51,7 +51,7 @@ def build(source: Path, output: Path, **environment: str) -> Path:
 
 
 @can_build
-@pytest.mark.skipif(not native.runnable(), reason="no CPU kernels for this processor")
+@pytest.mark.skipif(not runnable(), reason="no CPU kernels for this processor")
 def test_an_installed_wheel_computes_natively(tmp_path: Path, demo_path: Path) -> None:
     """In an environment that shares the dependencies, and does not see the checkout."""
     wheel = build(ROOT, tmp_path / "wheel")
@@ -68,7 +68,7 @@ def test_an_installed_wheel_computes_natively(tmp_path: Path, demo_path: Path) -
     assert text.startswith(" Paris")
     assert steps > 0
     assert Path(file).is_relative_to(packages)
-    assert name == native.runnable()[0].name
+    assert name == runnable()[0].name
 
 
 @can_build

@@ -8,9 +8,7 @@ request interception; everything else is the server's.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,29 +16,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
 STATS = re.compile(
     r"^(?P<ttft_s>\d+\.\d\d) s to first token · (?P<rate>\d+\.\d) tokens/s · "
     r"(?P<prompt>\d+) prompt tokens( \(\d+ cached\))? · (?P<answer>\d+) answer tokens"
 )
 ANSWER_MS = 120_000  # a loaded two-core machine may take this long for a short answer
-
-
-@pytest.fixture(scope="module")  # not longer: while it runs, no other test can run an event loop
-def browser() -> Iterator[Browser]:
-    executable = shutil.which("chromium")
-    if executable is None:
-        reason = "no chromium on the PATH: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start for root, as which containers run.
-        arguments = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
-        launched = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield launched
-        launched.close()
 
 
 @pytest.fixture

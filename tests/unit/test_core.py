@@ -13,7 +13,7 @@ from pascaline.core.env import cache_dir
 from pascaline.core.errors import CheckpointError, ConfigError, PascalineError
 from pascaline.core.files import write_atomically
 from pascaline.core.progress import Progress, Stage
-from pascaline.core.units import format_bytes, format_seconds
+from pascaline.core.units import format_bytes, format_number, format_seconds
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,30 @@ def test_a_capacity_that_has_to_suffice_is_rounded_up() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (1790.4, 3, "1790"),
+        (999.6, 3, "1000"),
+        (99.96, 2, "100"),
+        (4.76e3, 3, "4760"),
+        (40979.2, 3, "40979"),
+        (1e15, 3, "1000000000000000"),
+        (69.94, 3, "69.9"),
+        (100.0, 3, "100"),
+        (0.21412, 3, "0.214"),
+        (0.000012, 3, "0.000012"),
+        (-1790.4, 3, "-1790"),
+        (0.0, 3, "0"),
+        (float("inf"), 3, "inf"),
+    ],
+)
+def test_numbers_have_no_powers_of_ten(value: float, digits: int, text: str) -> None:
+    assert format_number(value, digits) == text
+
+
+def test_a_file_without_a_name_is_not_written() -> None:
+    with pytest.raises(ConfigError, match="names a folder"):
+        write_atomically(Path(""), b"")

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from pascaline.core.errors import ConfigError
+from pascaline.hardware import instruction_sets
+from pascaline.hardware.instruction_sets import runnable
 from pascaline.kernels.cpu import native
 
-pytestmark = pytest.mark.skipif(not native.runnable(), reason="no CPU kernels for this processor")
+pytestmark = pytest.mark.skipif(not runnable(), reason="no CPU kernels for this processor")
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +20,7 @@ def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_user_names_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for instructions in native.runnable():
+    for instructions in runnable():
         monkeypatch.setenv("PASCALINE_CPU_INSTRUCTIONS", instructions.name)
         library = native.library()
         if not instructions.library.exists():
@@ -40,10 +42,10 @@ def test_the_user_names_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_runs_is_read_from_the_system(
     monkeypatch: pytest.MonkeyPatch, machine: str, line: str, expected: list[str]
 ) -> None:
-    monkeypatch.setattr(native.platform, "machine", lambda: machine)
+    monkeypatch.setattr(instruction_sets.platform, "machine", lambda: machine)
     monkeypatch.setattr(Path, "read_text", lambda _: f"processor\t: 0\n{line}\nprocessor\t: 1\n{line}\n")
-    monkeypatch.setattr(native, "processor_flags", native.processor_flags.__wrapped__)
-    assert [each.name for each in native.runnable()] == expected
+    monkeypatch.setattr(instruction_sets, "processor_flags", instruction_sets.processor_flags.__wrapped__)
+    assert [each.name for each in runnable()] == expected
 
 
 def test_one_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats import FORMATS, Format, StoredRows, StoredTensors, WeightReader
 from pascaline.weights import Dense, Weight
+from pascaline.workload.weight_form import TENSOR_FORMS
 
 # Where each block keeps fp16 numbers, by byte; the rest of a block are codes, and any byte is valid.
 HALVES = {
@@ -149,7 +150,7 @@ def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shap
     data = random_bytes(item.type_name, *shape)
     weight = item.load([StoredRows(lambda: memoryview(data), shape)])
     assert weight.resident_bytes == len(data)
-    assert item.bytes_per_row(shape[1]) * shape[0] == len(data)
+    assert TENSOR_FORMS[item.type_name].packed_bytes(*shape) == len(data)
     before = dequantised(weight, 0, *shape)
     data[:] = bytes(len(data))
     assert same_bits(dequantised(weight, 0, *shape), before)

@@ -21,9 +21,9 @@ from targets import TARGETS
 from pascaline.checkpoint.hub_listing import parse_listing
 from pascaline.checkpoint.json_file import parse_json
 from pascaline.core.errors import PascalineError
-from pascaline.formats import SCHEMES
 from pascaline.models import FAMILIES, read_config
 from pascaline.report.run_record import read_record
+from pascaline.workload.schemes import SCHEMES
 
 deterministic = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 

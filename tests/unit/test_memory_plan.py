@@ -68,7 +68,7 @@ configs = st.builds(
     st.integers(2, 200_000),
 )
 requests = st.builds(
-    lambda device, available, utilization, weights, sequences, batch, context, pages, element_bytes: (
+    lambda device, available, utilization, weights, sequences, batch, context, pages, element, threads: (
         MemoryRequest(
             device,
             available,
@@ -78,7 +78,8 @@ requests = st.builds(
             sequences,
             context,
             pages,
-            element_bytes,
+            element,
+            native_threads=threads,
         )
     ),
     st.sampled_from(("cpu", "cuda")),
@@ -90,6 +91,7 @@ requests = st.builds(
     st.none() | st.integers(2, 250_000),
     st.none() | st.none() | st.integers(1, 100_000),
     st.sampled_from((2, 4)),
+    st.sampled_from((0, 1, 8)),
 )
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pascaline.kernels.cpu import instruction_sets, native
+from pascaline.hardware import instruction_sets
+from pascaline.hardware.instruction_sets import runnable
+from pascaline.kernels.cpu import native
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -270,7 +272,7 @@ def test_what_is_built_loads_without_torch_and_python(folder: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "42\n"
 
 
-@pytest.mark.skipif(not native.runnable(), reason="no CPU kernels for this processor")
+@pytest.mark.skipif(not runnable(), reason="no CPU kernels for this processor")
 @pytest.mark.skipif(build_native.compiler(MACHINE) is None, reason="no C++ compiler here")
 def test_where_there_is_a_compiler_the_library_is_built_and_loaded() -> None:
     """Otherwise the tests of native kernels skip themselves, and nobody sees it."""

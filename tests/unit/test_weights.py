@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Dense, Packed
-from pascaline.weights.codes import PLANE_BITS, Codes, Plane, packed_bytes
+from pascaline.weights.codes import Codes, Plane
+from pascaline.workload.weight_form import PLANE_BITS, packed_row_bytes
 
 ROWS, COLUMNS = 3, 512
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def test_packed_codes_come_back(data: st.DataObject, bits: int, rows: int, colum
     values = data.draw(st.lists(cells, min_size=rows, max_size=rows))
     codes = Codes.pack(torch.tensor(values).view(rows, columns), bits)
     assert codes.unpack().tolist() == values
-    assert codes.resident_bytes == rows * packed_bytes(columns, bits)
+    assert codes.resident_bytes == rows * packed_row_bytes(columns, bits)
     assert codes.bits == bits
     for row in range(rows):
         # The layout of a code of one plane is a plain bit stream.
@@ -117,8 +118,8 @@ def test_resident_bytes_count_every_tensor_but_the_shared_table(form: str) -> No
     groups, supers = COLUMNS // weight.group_size, COLUMNS // weight.super_size
     row = COLUMNS * spec.bits // 8 + supers * spec.scale_dtype.itemsize * (1 + spec.offsets)
     if spec.group_bits:
-        row += packed_bytes(groups, spec.group_bits) * (1 + spec.offsets)
-    row += packed_bytes(groups, spec.bits) if spec.zeros else 0
+        row += packed_row_bytes(groups, spec.group_bits) * (1 + spec.offsets)
+    row += packed_row_bytes(groups, spec.bits) if spec.zeros else 0
     assert weight.resident_bytes == ROWS * row + 4 * COLUMNS * spec.permutation
 
 

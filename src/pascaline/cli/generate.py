@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from pascaline.cli.options import (
     TemperatureOption,
     TopPOption,
 )
+from pascaline.cli.output import print_json
 from pascaline.cli.progress_bars import ProgressBars
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def generate(
     )
     if as_json:
         [result] = llm.generate([token_ids], params)
-        json.dump(_describe(llm, model, result), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
+        print_json(_describe(llm, model, result))
         return
     for delta in llm.stream(token_ids, params):
         sys.stdout.write(delta.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,9 @@ MaxModelLenOption = Annotated[
 ]
 GpuMemoryUtilizationOption = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="share of the memory to plan with")
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 TemperatureOption = Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token every time")]
