@@ -79,6 +79,7 @@ def attach(model: torch.nn.Module) -> None:
 
 def collect(model: torch.nn.Module) -> dict[str, Any]:
     """Stop, and give the times: {"modules": {path: seconds in all, what it calls included}, …}."""
+    # Kept in the model itself, whose class knows nothing of it.
     return model.__dict__.pop("_module_times").stop()  # type: ignore[no-any-return]
 
 

@@ -76,6 +76,7 @@ class CudaMachine:
 
     def time(self, run: Callable[[], None], times: int, expected_s: float, /) -> Sample:
         # torch types its events' making alone not.
+        # torch gives its events no types.
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(self._device)

@@ -49,6 +49,13 @@ def _call(name: str, *arguments: Any) -> None:
     _check(library, name, library[name](*arguments))
 
 
+def _integer(name: str) -> int:
+    """What a call writes that takes nothing else."""
+    value = ctypes.c_int()
+    _call(name, ctypes.byref(value))
+    return value.value
+
+
 def device_count() -> int:
     """How many devices this process may see.
 
@@ -56,9 +63,7 @@ def device_count() -> int:
     ------
     CudaError : there is no driver, or none that answers.
     """
-    count = ctypes.c_int()
-    _call("cuDeviceGetCount", ctypes.byref(count))
-    return count.value
+    return _integer("cuDeviceGetCount")
 
 
 def driver_version() -> int:
@@ -68,9 +73,7 @@ def driver_version() -> int:
     ------
     CudaError : there is no driver, or none that answers.
     """
-    version = ctypes.c_int()
-    _call("cuDriverGetVersion", ctypes.byref(version))
-    return version.value
+    return _integer("cuDriverGetVersion")
 
 
 class Device:

@@ -82,8 +82,7 @@ class _Export:
         if not known:
             return
         chosen = ", ".join(f'"{column}"' if column in known else "NULL" for column in columns)
-        # Both names are of lists in this file.
-        query = f"SELECT {chosen} FROM {table}"  # noqa: S608
+        query = f"SELECT {chosen} FROM {table}"  # noqa: S608 - names of lists in this file, not of the export
         for number, row in enumerate(self.connection.execute(query)):
             if number >= _MAX_ROWS:
                 raise CheckpointError(
