@@ -17,6 +17,8 @@ _GLIBC = ("libc.so.", "libm.so.", "libpthread.so.", "ld-linux")
 _MACHINES = {62: "x86_64", 183: "aarch64"}
 _DYNAMIC, _VERSIONS_DEFINED, _VERSIONS_NEEDED = 6, 0x6FFFFFFD, 0x6FFFFFFE  # types of sections
 _NEEDED = 1  # a tag in the dynamic section
+_NOTES = 4  # a type of segments
+_BUILD_ID = 3  # a type of GNU's notes
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,47 @@ def versions_defined(path: Path) -> frozenset[str]:
         raise ValueError(f"{path} is cut off") from error
 
 
+def build_id(path: Path) -> str | None:
+    """What the linker names a build by, in hexadecimal digits; None if it did not. Reads but the notes.
+
+    Raises
+    ------
+    OSError, ValueError : it cannot be read, or is no whole ELF file.
+    """
+    with path.open("rb") as file:
+        header = _checked(path, file.read(64))
+        try:
+            (table,) = struct.unpack_from("<Q", header, 32)
+            entry, count = struct.unpack_from("<HH", header, 54)
+            file.seek(table)
+            segments = file.read(entry * count)
+            for index in range(count):
+                kind, start, size = struct.unpack_from("<I4xQ16xQ", segments, index * entry)
+                if kind == _NOTES:
+                    file.seek(start)
+                    for owner, note, content in _notes(file.read(size)):
+                        if (owner, note) == (b"GNU\0", _BUILD_ID):
+                            return content.hex()
+        except struct.error as error:
+            raise ValueError(f"{path} is cut off") from error
+    return None
+
+
+def _notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Owner, type and content of each note; both texts are padded to words of four bytes."""
+    at = 0
+    while at < len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        start = at + 12 + -(-name_size // 4) * 4
+        yield data[at + 12 : at + 12 + name_size], kind, data[start : start + size]
+        at = start + -(-size // 4) * 4
+
+
 def _read(path: Path) -> bytes:
-    data = path.read_bytes()
+    return _checked(path, path.read_bytes())
+
+
+def _checked(path: Path, data: bytes) -> bytes:
     if data[:6] != b"\x7fELF\x02\x01":
         raise ValueError(f"{path} is no little-endian 64-bit ELF file")
     return data

@@ -2,7 +2,7 @@
 
 | variable | meaning | default |
 | --- | --- | --- |
-| PASCALINE_CACHE | folder for downloaded models | $XDG_CACHE_HOME/pascaline, else ~/.cache/pascaline |
+| PASCALINE_CACHE | folder for models and kernels | $XDG_CACHE_HOME/pascaline, else ~/.cache/pascaline |
 | PASCALINE_THREADS | threads that compute on the CPU | OMP_NUM_THREADS, else one a physical core |
 | PASCALINE_CPU_INSTRUCTIONS | CPU kernels: avx512-vnni, avx2, neon-dotprod | the fastest that run here |
 

@@ -12,12 +12,18 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pascaline.core.elf import build_id
 from pascaline.core.errors import CompileError, UnsupportedError
 
+WHEEL_OF_CUDA_12 = "nvidia-cuda-nvrtc-cu12==12.6.77"
+"""The last CUDA that compiles for sm_50 to sm_70; torch 2.7.1's own."""
+WHEEL_OF_CUDA_13 = "nvidia-cuda-nvrtc"
+
+_VIRTUAL = "compute_"
 _LIBRARY = re.compile(r"libnvrtc\.so\.(\d+)(\.\d+)*")
 _PACKAGE_FOLDERS = ("nvidia/*/lib", "torch/lib")  # nvidia/cuda_nvrtc of CUDA 12's wheels, nvidia/cu13 of 13's
 _HEADER_FOLDERS = (
@@ -37,7 +43,7 @@ class Compiled:
 
     Parameters
     ----------
-    cubin : what `cuda_driver.Module` loads.
+    cubin : what `cuda_driver.Module` loads: machine code, or PTX for a virtual architecture.
     log : warnings; empty when there were none.
     lowered_names : what the machine code calls each asked expression ("scale<float>" -> "_Z5scaleIfEvPf…").
     """
@@ -70,12 +76,30 @@ class Nvrtc:
             self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
         except AttributeError as error:
             raise OSError(f"{path} is no NVRTC of CUDA 11.2 or newer ({error})") from error
+        builtins = path.resolve().with_name("libnvrtc-builtins.so.{}.{}".format(*self.version))
+        # The compiler opens it by its bare name, and that of CUDA 13.0 does not look beside itself.
+        self._builtins = ctypes.CDLL(str(builtins)) if builtins.is_file() else None
 
     @property
     def headers(self) -> Path | None:
         """The folder of CUDA's headers that belong to it, for an option "-I…"; None if they are missing."""
         root = self.path.parent.parent
         return next((root / each for each in _HEADER_FOLDERS if (root / each / HEADER).is_file()), None)
+
+    @property
+    def identity(self) -> str:
+        """Version and build: what else the machine code depends on, beside source and options.
+
+        The build is what the linker named it by; NVRTC 12.6 has no such name, and goes by its file.
+        """
+        try:
+            build = build_id(self.path)
+        except (OSError, ValueError):
+            build = None
+        if build is None:
+            status = self.path.stat()
+            build = f"{status.st_size}-{status.st_mtime_ns}"
+        return "NVRTC {}.{} {}".format(*self.version, build)
 
     @property
     def version(self) -> tuple[int, int]:
@@ -99,14 +123,19 @@ class Nvrtc:
         architecture: str,
         *,
         options: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
         names: Sequence[str] = (),
         file_name: str = "kernel.cu",
     ) -> Compiled:
         """Compile CUDA C++ for `architecture` ("sm_61").
 
+        One that begins with "compute_" gives PTX, which a newer card's driver compiles: that is how a chip's
+        code paths run on another.
+
         Parameters
         ----------
         options : further ones of NVRTC ("-DROWS=4", "--use_fast_math", "-I…").
+        headers : texts that the source includes, by the names that it includes them by.
         names : expressions of kernels in namespaces or of templates ("scale<float>"), whose names in the
             machine code are wanted.
         file_name : what messages call the source.
@@ -117,22 +146,28 @@ class Nvrtc:
         """
         program = ctypes.c_void_p()
         text, name = _no_nul(source).encode(), _no_nul(file_name).encode()
-        self._check(self._library.nvrtcCreateProgram(ctypes.byref(program), text, name, 0, None, None))
+        included = headers or {}
+        header_texts, header_names = _words(included.values()), _words(included)
+        self._check(
+            self._library.nvrtcCreateProgram(
+                ctypes.byref(program), text, name, len(included), header_texts, header_names
+            )
+        )
         try:
             for expression in names:
                 self._check(self._library.nvrtcAddNameExpression(program, _no_nul(expression).encode()))
             given = [f"--gpu-architecture={architecture}", *options]
-            words = (ctypes.c_char_p * len(given))(*(_no_nul(option).encode() for option in given))
-            code = self._library.nvrtcCompileProgram(program, len(given), words)
+            code = self._library.nvrtcCompileProgram(program, len(given), _words(given))
             log = self._text(program, "nvrtcGetProgramLogSize", "nvrtcGetProgramLog").strip()
             if code != 0:
                 # Warnings come first: that of 12.9 about architectures that are to be removed, above all.
                 lines = log.splitlines()
                 what = next(
-                    (line for line in lines if "error" in line), lines[0] if lines else self._words(code)
+                    (line for line in lines if "error" in line), lines[0] if lines else self._meaning(code)
                 )
                 raise CompileError(f"{file_name} does not compile for {architecture}: {what}", log=log)
-            cubin = self._bytes(program, "nvrtcGetCUBINSize", "nvrtcGetCUBIN")
+            kind = "PTX" if architecture.startswith(_VIRTUAL) else "CUBIN"
+            cubin = self._bytes(program, f"nvrtcGet{kind}Size", f"nvrtcGet{kind}")
             lowered = {expression: self._lowered(program, expression) for expression in names}
             return Compiled(cubin, log, lowered)
         finally:
@@ -155,9 +190,9 @@ class Nvrtc:
 
     def _check(self, code: int) -> None:
         if code != 0:
-            raise CompileError(f"NVRTC ({self.path.name}) says {self._words(code)}")
+            raise CompileError(f"NVRTC ({self.path.name}) says {self._meaning(code)}")
 
-    def _words(self, code: int) -> str:
+    def _meaning(self, code: int) -> str:
         words = self._library.nvrtcGetErrorString(code)
         return words.decode(errors="replace") if words else f"error {code}"
 
@@ -227,6 +262,11 @@ def _listed(folder: Path) -> list[Path]:
 
 def _numbers(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _words(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
+    encoded = [_no_nul(text).encode() for text in texts]
+    return (ctypes.c_char_p * len(encoded))(*encoded)
 
 
 def _no_nul(text: str) -> str:
