@@ -70,7 +70,7 @@ def read_model(checkpoint: Checkpoint) -> None:
     model = build(config, launcher)
     found = find_weights(model, checkpoint)
     held = [item for place in found for item in place.held()]
-    _settle_context(config, resident_bytes(held, in_tiles=False))
+    _settle_context(config, resident_bytes(held, "packed"))
     factors = load_rope_factors(checkpoint, config.rotary_dimensions // 2)
     model.rotary.build(64, factors)
     for place in found:

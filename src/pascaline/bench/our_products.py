@@ -1,4 +1,4 @@
-"""Products of this project's linear, with the kernel that its policy takes on the device."""
+"""Products of this project's linear, with the kernels that its policy takes on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 
 from pascaline.bench.product import Product, Rounding, Shape
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Policy
+from pascaline.engine.card import settle_chip
+from pascaline.kernels import KERNELS, OPS, Kernel, Policy
 from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.native_kernel import describe
 from pascaline.kernels.cpu.views import Launch, Step
@@ -22,6 +23,11 @@ from pascaline.weights import Dense, Packed, Weight
 _LINEAR = OPS["linear"]
 
 FP32_SUMS = 2.0**-24
+HALF_INPUTS = 2.0**-10
+"""What exact arithmetic on cards may do: inputs and weights rounded to half precision, once each."""
+TENSOR_SUMS = 2.0**-23
+"""Tensor cores cut sums off where fp32 rounds. Source: Fasi et al. 2021, Numerical behavior of NVIDIA
+tensor cores, PeerJ Computer Science 7."""
 BYTE_INPUTS = 2.0**-6
 """x is rounded to at most 1/254 of the largest of 32 neighbours, which is below 4 standard deviations of
 x in all but one of 500 blocks."""
@@ -73,21 +79,36 @@ FORMS = (
 )
 
 
-def linear_kernel(device: torch.device) -> Kernel:
-    """What the engine's linears run on there."""
-    return Launcher(Policy(Chip(device), KERNELS)).kernel_of(_LINEAR)
+@dataclass(frozen=True)
+class Linears:
+    """What the engine's linears run on there: on a card another kernel for each number of rows.
 
+    Parameters
+    ----------
+    usual : the kernel that says how weights are held.
+    """
 
-def linear_product(
-    device: torch.device, kernel: Kernel, form: Form
-) -> Callable[[Shape, int, torch.Generator], Product]:
-    """The linear by weights of one form."""
-    return partial(_linear_product, device, kernel, form)
+    device: torch.device
+    policy: Policy
+    workspace: Workspace
+    usual: Kernel
+
+    @classmethod
+    def on(cls, device: torch.device) -> Linears:
+        """As the engine would start."""
+        chip, kernels, _ = settle_chip(device)
+        policy = Policy(chip, KERNELS)
+        return cls(device, policy, Workspace(device, kernels, chip.tuned), policy.decide(_LINEAR, {}).kernel)
+
+    def product(self, form: Form) -> Callable[[Shape, int, torch.Generator], Product]:
+        """The linear by weights of one form."""
+        return partial(_linear_product, self, form)
 
 
 def _linear_product(
-    device: torch.device, kernel: Kernel, form: Form, shape: Shape, copies: int, generator: torch.Generator
+    linears: Linears, form: Form, shape: Shape, copies: int, generator: torch.Generator
 ) -> Product:
+    device, kernel = linears.device, linears.usual
     if shape.k % form.multiple:
         raise UnsupportedError(f"{form.name} needs a K that is a multiple of {form.multiple}")
     x = torch.randn(shape.m, shape.k, generator=generator).to(device)
@@ -97,8 +118,12 @@ def _linear_product(
     is_kept = weights[0] is loaded
     weights += [copy.deepcopy(loaded) if is_kept else kernel.prepare(loaded) for _ in range(copies - 1)]
     y = torch.empty(shape.m, shape.n, device=device)
-    run = _native_run if kernel.backend == "native" else _torch_run
-    in_bytes = kernel.arithmetic == "int8" and isinstance(loaded, Packed)
+    sizes = {"M": shape.m, "N": shape.n, "K": shape.k}
+    kernel = linears.policy.decide(_LINEAR, sizes, (x, weights[0], None)).kernel
+    if kernel.backend == "native":
+        run = _native_run(kernel, x, weights, y)
+    else:
+        run = _launches(kernel, x, weights, y, linears.workspace)
 
     def weight_rows(indices: torch.Tensor) -> torch.Tensor:
         values = torch.empty(len(indices), shape.k, device=device)
@@ -106,12 +131,12 @@ def _linear_product(
         return values.cpu().double()
 
     return Product(
-        run=run(kernel, x, weights, y),
+        run=run,
         products=copies,
         output=lambda: y,
         x_rows=lambda indices: x[indices.to(device)].cpu().double(),
         weight_rows=weight_rows,
-        rounding=Rounding(inputs=BYTE_INPUTS if in_bytes else 0.0, sums=FP32_SUMS),
+        rounding=_rounding(kernel, is_packed=isinstance(loaded, Packed)),
         moved_bytes=weights[0].resident_bytes + 4 * (x.numel() + y.numel()),
         bytes_per_weight=weights[0].resident_bytes / (shape.n * shape.k),
     )
@@ -128,9 +153,16 @@ def _native_run(
     return partial(native.loaded().run, launches, step)
 
 
-def _torch_run(kernel: Kernel, x: torch.Tensor, weights: list[Weight], y: torch.Tensor) -> Callable[[], None]:
-    workspace = Workspace(y.device)
+def _rounding(kernel: Kernel, *, is_packed: bool) -> Rounding:
+    if kernel.backend == "cuda":
+        return Rounding(inputs=HALF_INPUTS, sums=TENSOR_SUMS)
+    in_bytes = is_packed and kernel.arithmetic == "int8"
+    return Rounding(inputs=BYTE_INPUTS if in_bytes else 0.0, sums=FP32_SUMS)
 
+
+def _launches(
+    kernel: Kernel, x: torch.Tensor, weights: list[Weight], y: torch.Tensor, workspace: Workspace
+) -> Callable[[], None]:
     def run() -> None:
         for weight in weights:
             kernel.launch(x, weight, None, out=y, workspace=workspace)

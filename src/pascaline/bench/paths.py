@@ -16,14 +16,11 @@ from pascaline.bench.library_products import (
     torch_bytes_product,
     torch_product,
 )
-from pascaline.bench.our_products import FORMS, linear_kernel, linear_product
+from pascaline.bench.our_products import FORMS, TENSOR_SUMS, Linears
 from pascaline.bench.product import Path, Rounding
 
 FP64, FP32, TF32, FP16, BF16 = 2.0**-53, 2.0**-24, 2.0**-11, 2.0**-11, 2.0**-8
 """Unit roundoffs: what one rounding to the type errs by at most, relatively."""
-TENSOR_SUMS = 2.0**-23
-"""Tensor cores cut sums off where fp32 rounds. Source: Fasi et al. 2021, Numerical behavior of NVIDIA
-tensor cores, PeerJ Computer Science 7."""
 
 _SUMS_IN_FP32 = Rounding(sums=TENSOR_SUMS, output=FP16)
 _SUMS_IN_FP16 = Rounding(sums=FP16, output=FP16)
@@ -84,15 +81,10 @@ def cuda_paths(device: torch.device) -> tuple[Path, ...]:
 
 
 def _our_paths(device: torch.device) -> tuple[Path, ...]:
-    kernel = linear_kernel(device)
+    linears = Linears.on(device)
+    packed = ("tensor_fp16", "int8", "fp32") if device.type == "cuda" else (linears.usual.arithmetic,)
+    who = "pascaline, as its policy chooses" if device.type == "cuda" else f"pascaline {linears.usual.name}"
     return tuple(
-        Path(
-            form.name,
-            form.name,
-            ("fp32",) if form.is_dense else (kernel.arithmetic,),
-            f"pascaline {kernel.name}",
-            False,
-            linear_product(device, kernel, form),
-        )
+        Path(form.name, form.name, ("fp32",) if form.is_dense else packed, who, False, linears.product(form))
         for form in FORMS
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
+    Arithmetic,
+    ArithmeticOption,
     Device,
     DeviceOption,
     GpuMemoryUtilizationOption,
@@ -36,6 +38,7 @@ def chat(
     device: DeviceOption = Device.auto,
     max_model_len: MaxModelLenOption = None,
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
+    arithmetic: ArithmeticOption = Arithmetic.auto,
 ) -> None:
     """Talk to MODEL. Ctrl-C stops an answer, Ctrl-D ends the conversation."""
     # torch takes a second to import: --help must not wait for it.
@@ -53,6 +56,7 @@ def chat(
             device=device.value,
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
+            arithmetic=arithmetic.value,
             max_sequences=1,
             report=report,
         )

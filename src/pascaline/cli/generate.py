@@ -9,6 +9,8 @@ import typer
 
 from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
+    Arithmetic,
+    ArithmeticOption,
     Device,
     DeviceOption,
     GpuMemoryUtilizationOption,
@@ -45,6 +47,7 @@ def generate(
     device: DeviceOption = Device.auto,
     max_model_len: MaxModelLenOption = None,
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
+    arithmetic: ArithmeticOption = Arithmetic.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Continue PROMPT and print the text, or everything about it with --json."""
@@ -67,6 +70,7 @@ def generate(
             device=device.value,
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
+            arithmetic=arithmetic.value,
             max_sequences=1,
             report=report,
         )

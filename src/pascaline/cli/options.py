@@ -17,6 +17,15 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Arithmetic(StrEnum):
+    """What linears may multiply in."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    exact = "exact"
+    fast = "fast"
+
+
 MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -26,6 +35,13 @@ MaxModelLenOption = Annotated[
 ]
 GpuMemoryUtilizationOption = Annotated[
     float, typer.Option(min=0.01, max=1.0, help="share of the memory to plan with")
+]
+ArithmeticOption = Annotated[
+    Arithmetic,
+    typer.Option(
+        help="of linears: exact errs no more than half precision, fast may round inputs to 8 bits, "
+        "auto is exact on cards and fast on the CPU"
+    ),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")

@@ -9,6 +9,8 @@ import typer
 
 from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import (
+    Arithmetic,
+    ArithmeticOption,
     Device,
     DeviceOption,
     GpuMemoryUtilizationOption,
@@ -32,6 +34,7 @@ def serve(
     device: DeviceOption = Device.auto,
     max_model_len: MaxModelLenOption = None,
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
+    arithmetic: ArithmeticOption = Arithmetic.auto,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="most new tokens in one step")] = 512,
     max_sequences: Annotated[int, typer.Option(min=1, help="most sequences in one step")] = 64,
 ) -> None:
@@ -46,6 +49,7 @@ def serve(
         device=device.value,
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
+        arithmetic=arithmetic.value,
         max_batch_tokens=max_batch_tokens,
         max_sequences=max_sequences,
     )

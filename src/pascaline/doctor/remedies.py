@@ -9,6 +9,7 @@ from typing import Literal
 
 from pascaline.doctor.machine import Machine
 from pascaline.doctor.packages import Requirement
+from pascaline.hardware.nvrtc import WHEEL_OF_CUDA_12, WHEEL_OF_CUDA_13
 from pascaline.hardware.torch_builds import CPU_INDEX, TorchChoice
 
 Family = Literal["debian", "fedora", "arch", "nixos", "other"]
@@ -34,8 +35,8 @@ _DRIVERS: dict[Family, tuple[str, str]] = {
     ),
     "arch": ("pacman -S nvidia-open-dkms", "yay -S nvidia-580xx-dkms"),
 }
-_NVRTC_12 = ("nvidia-cuda-nvrtc-cu12==12.6.77", "nvidia-cuda-runtime-cu12==12.6.77")
-_NVRTC_13 = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-crt")
+_NVRTC_12 = (WHEEL_OF_CUDA_12, "nvidia-cuda-runtime-cu12==12.6.77")
+_NVRTC_13 = (WHEEL_OF_CUDA_13, "nvidia-cuda-runtime", "nvidia-cuda-crt")
 _NIXOS = "hardware.nvidia.package = config.boot.kernelPackages.nvidiaPackages."
 
 

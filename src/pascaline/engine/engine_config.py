@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pascaline.core.errors import ConfigError
-from pascaline.kernels.policy import Arithmetic
+from pascaline.kernels.policy import ARITHMETICS, Arithmetic
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class EngineConfig:
     max_batch_tokens : most new tokens in one step; longer prompts are computed in chunks.
     max_sequences : most sequences in one step.
     pages : size of the KV page pool, instead of what memory allows.
-    arithmetic : "auto" takes the fastest kernels, whose activations may be rounded to 8 bits; "fp32" keeps to
-        fp32 throughout.
+    arithmetic : "exact" errs no more than storage in half precision does, "fast" may round inputs to 8
+        bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards.
     key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else.
     """
 
@@ -41,8 +41,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
             raise ConfigError(f"device is {self.device!r}", expected="auto, cpu or cuda")
-        if self.arithmetic not in ("auto", "fp32"):
-            raise ConfigError(f"arithmetic is {self.arithmetic!r}", expected="auto or fp32")
+        if self.arithmetic not in ARITHMETICS:
+            raise ConfigError(f"arithmetic is {self.arithmetic!r}", expected=" or ".join(ARITHMETICS))
         if self.key_value_dtype not in ("auto", "fp16", "fp32"):
             raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected="auto, fp16 or fp32")
         if self.max_model_len is not None and self.max_model_len < 2:

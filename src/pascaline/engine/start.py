@@ -14,11 +14,12 @@ from pascaline.core.errors import ConfigError, UnsupportedError
 from pascaline.core.progress import ProgressCallback
 from pascaline.core.threads import compute_threads
 from pascaline.core.units import format_bytes
+from pascaline.engine.card import build_kernels, settle_chip
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
-from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
+from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.pages import PAGE_SIZE, pages_for
@@ -118,10 +119,12 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
         model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
-        launcher = Launcher(Policy(Chip(device), KERNELS, config.arithmetic))
+        chip, kernels, card_notes = settle_chip(device)
+        launcher = Launcher(Policy(chip, KERNELS, config.arithmetic), kernels)
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
         is_native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
+        linear = launcher.kernel_of(OPS["linear"])
         key_value_dtype = settle_key_value_dtype(config, is_native)
         held = [item for found in weights for item in found.held()]
         plan = divide(
@@ -130,7 +133,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
                 device_kind="cuda" if device.type == "cuda" else "cpu",
                 available_bytes=_available_bytes(device),
                 utilization=config.gpu_memory_utilization,
-                weights_bytes=resident_bytes(held, in_tiles=is_native),
+                weights_bytes=resident_bytes(held, linear.layout),
                 max_batch_tokens=config.max_batch_tokens,
                 max_sequences=config.max_sequences,
                 max_model_len=config.max_model_len,
@@ -142,10 +145,12 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
         model.rotary.build(plan.max_model_len, rope_factors)
-        prepare = launcher.kernel_of(OPS["linear"]).prepare
-        resident = load_weights(model, checkpoint, weights, device, prepare, report)
+        resident = load_weights(model, checkpoint, weights, device, linear.prepare, report)
     finally:
         checkpoint.close()
+    if kernels is not None:
+        build_kernels(model, launcher, kernels, config.max_batch_tokens, report)
+        card_notes += kernels.notes
     cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
     ready = Ready(
         device=str(device),
@@ -159,7 +164,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         weights_bytes=resident,
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
-        notes=[*plan.notes, *_departures(plan, resident), *_kernel_notes(config, device)],
+        notes=[*plan.notes, *_departures(plan, resident), *_kernel_notes(config, device), *card_notes],
     )
     runner: Runner = EagerRunner(model, cache)
     if is_native:

@@ -18,7 +18,7 @@ from pascaline.kernels import linear
 from pascaline.kernels.cpu.native_kernel import native_kernel
 from pascaline.kernels.cpu.tiling import tile
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance, summation_error
-from pascaline.weights import Dense, Packed, Tiled, Weight
+from pascaline.weights import Dense, Packed, Slabbed, Tiled, Weight
 from pascaline.weights.tiled import stored_inputs
 from pascaline.workload.weight_form import TILE_COLUMNS
 
@@ -40,6 +40,7 @@ def _bound(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.
     if isinstance(weight, Dense):
         in_fp32: torch.Tensor = linear.OP.tolerance.bound(x, weight, bias)
         return in_fp32
+    assert not isinstance(weight, Slabbed)  # noqa: S101 - weights on the CPU are packed, or in tiles
     rounding = _rounding_of_x(x, weight)
     values = linear.dense(weight, x.dtype)
     parts = values.abs()

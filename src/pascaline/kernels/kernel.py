@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
+from pascaline.hardware.roofline import Roofline
+from pascaline.kernels.cuda.kernel_set import KernelSet
+from pascaline.kernels.cuda.linear_runner import LinearRunner
+from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
+from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.kernels.op import Tolerance
 from pascaline.weights import Weight
+from pascaline.workload.holdings import Layout
 from pascaline.workload.op_costs import OP_COSTS, Axes
 
 
 @dataclass(frozen=True)
 class Chip:
-    """What a kernel may ask of the place it runs on."""
+    """What a kernel may ask of the place it runs on.
+
+    Parameters
+    ----------
+    limits : what the geometry of launches depends on; None off cards.
+    roofline : the chip's limits; None where nothing is predicted.
+    tuned : what was measured on such a card.
+    """
 
     device: torch.device
+    limits: ChipLimits | None = None
+    roofline: Roofline | None = None
+    tuned: TunedLinears = field(default_factory=TunedLinears)
 
 
 @dataclass
 class Workspace:
-    """Scratch memory that outlives a launch, so that kernels do not pay for fresh pages.
+    """What outlives a launch: scratch memory, for which nothing pays anew, and compiled code.
 
     One per engine; its buffers are shared by all launches, which run one after the other.
+
+    Parameters
+    ----------
+    kernels, tuned : the card's.
     """
 
     device: torch.device
+    kernels: KernelSet | None = None
+    tuned: TunedLinears = field(default_factory=TunedLinears)
     _buffers: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
 
     def scratch(self, elements: int, dtype: torch.dtype) -> torch.Tensor:
@@ -38,10 +61,41 @@ class Workspace:
             self._buffers[dtype] = buffer
         return buffer[:elements]
 
+    @functools.cached_property
+    def linears(self) -> LinearRunner:
+        """The card's linears.
+
+        Raises
+        ------
+        UnsupportedError, CudaError : as `KernelSet`, if none was given.
+        """
+        return LinearRunner(self.kernels or KernelSet(self.device), self.tuned)
+
 
 def as_it_is(weight: Weight) -> Weight:
     """`prepare` of kernels that read weights as they are loaded."""
     return weight
+
+
+def takes_all(_sizes: Axes, _operands: tuple[object, ...]) -> str | None:
+    """`takes` of kernels that compute an op at any size, from operands in any form."""
+    return None
+
+
+Backend = Literal["torch", "native", "cuda"]
+
+Level = Literal["exact", "fast"]
+"""What an arithmetic errs by: about what fp32 or half storage does, or what 8-bit inputs do."""
+
+Prediction = Callable[[Chip, Axes, tuple[object, ...]], float]
+"""Seconds that a launch takes on a chip."""
+
+Specialisations = Callable[[Chip, Axes, tuple[object, ...]], tuple[Specialisation, ...]]
+
+
+def nothing_compiled(_chip: Chip, _sizes: Axes, _operands: tuple[object, ...]) -> tuple[Specialisation, ...]:
+    """`specialisations` of kernels that are there already."""
+    return ()
 
 
 Launch = Callable[..., None]
@@ -60,18 +114,27 @@ class Kernel:
         activations stand for those.
     tolerance : what its arithmetic may err by, instead of the Op's.
     parameters : names of the op's parameters in the order of a native launch's numbers.
-    prepare : what a weight is turned into, once, when it is loaded.
+    prepare, layout : what a weight is turned into, once, when it is loaded, and what that is called.
+    level : how exact its arithmetic is.
+    takes : None when it computes sizes and operands, else the reason why not.
+    predicted_s : None where kernels stand in order of preference.
+    specialisations : what a launch needs compiled: `specialisations(chip, sizes, operands)`.
     """
 
     name: str
     ops: tuple[str, ...]
-    backend: Literal["torch", "native"]
+    backend: Backend
     arithmetic: str
     requires: Callable[[Chip], str | None]
     launch: Launch
     tolerance: Tolerance | None = None
     parameters: tuple[str, ...] = ()
     prepare: Callable[[Weight], Weight] = as_it_is
+    layout: Layout = "packed"
+    level: Level = "exact"
+    takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all
+    predicted_s: Prediction | None = None
+    specialisations: Specialisations = nothing_compiled
 
     def bytes_moved(self, axes: Axes) -> int:
         """Bytes that have to cross the memory bus, weights not counted (a `Weight` knows its own)."""

@@ -8,12 +8,21 @@ from typing import cast
 
 import torch
 
+from pascaline.kernels.cuda.kernel_set import KernelSet
+from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
 from pascaline.kernels.recording import Recorder
 
 ShapeKey = tuple[object, ...]
+
+
+def _key(value: Shaped | None) -> object:
+    """What a kernel is chosen by: of weights also how they are packed, and a layer keeps its own."""
+    if value is None:
+        return None
+    return value.shape if isinstance(value, torch.Tensor) else id(value)
 
 
 class Launcher:
@@ -26,9 +35,9 @@ class Launcher:
     MAX_PREPARED = 65536
     """Distinct shapes remembered; beyond it the table starts anew (a bound on memory)."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, kernels: KernelSet | None = None) -> None:
         self._policy = policy
-        self._workspace = Workspace(policy.chip.device)
+        self._workspace = Workspace(policy.chip.device, kernels, policy.chip.tuned)
         self._prepared: dict[ShapeKey, tuple[Kernel, tuple[int, ...]]] = {}
         self._recorder: Recorder | None = None
         self.decisions: dict[tuple[str, str], Decision] = {}
@@ -40,7 +49,7 @@ class Launcher:
 
     def __call__(self, op: Op, path: str, *inputs: Shaped | None, **parameters: float) -> torch.Tensor:
         """Compute `op` for the module at `path`; returns its output."""
-        key = (op.name, path, *(None if value is None else value.shape for value in inputs))
+        key = (op.name, path, *map(_key, inputs))
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepare(key, op, path, inputs)
@@ -63,6 +72,12 @@ class Launcher:
         finally:
             self._recorder = None
 
+    def specialisations(self, op: Op, *inputs: Shaped | None) -> tuple[Specialisation, ...]:
+        """What `op` of such operands needs compiled, of which tensors may be on torch's meta device."""
+        sizes = op.bind(inputs)
+        kernel = self._policy.decide(op, sizes, inputs).kernel
+        return kernel.specialisations(self._policy.chip, sizes, inputs)
+
     def kernel_of(self, op: Op) -> Kernel:
         """What the policy chooses for an op whatever its sizes."""
         return self._policy.decide(op, {}).kernel
@@ -71,7 +86,7 @@ class Launcher:
         self, key: ShapeKey, op: Op, path: str, inputs: tuple[Shaped | None, ...]
     ) -> tuple[Kernel, tuple[int, ...]]:
         sizes = op.bind(inputs)
-        decision = self._policy.decide(op, sizes)
+        decision = self._policy.decide(op, sizes, inputs)
         self.decisions[path, op.name] = decision
         if len(self._prepared) >= self.MAX_PREPARED:
             self._prepared.clear()

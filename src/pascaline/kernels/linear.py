@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from pascaline.kernels.kernel import Kernel, Workspace, any_chip
+from pascaline.kernels.kernel import Chip, Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
-from pascaline.weights import Dense, Packed, Weight
+from pascaline.weights import Dense, Packed, Slabbed, Weight
 from pascaline.workload.limits import SCRATCH_ELEMENTS
+from pascaline.workload.op_costs import Axes
 
 
 def dense(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
@@ -97,6 +98,24 @@ OP = Op(
     source="Vaswani et al. 2017, the projections",
 )
 
+_SHARE = 0.7
+"""Of a card's fp32 rate and bandwidth, that plain torch reaches."""
+_COPIED_BYTES = {Dense: 8.0, Packed: 100.0, Slabbed: 100.0}
+"""Traffic of a weight that is first widened, or evaluated: each step of its formula reads and writes it."""
+
+
+def _predicted_s(chip: Chip, sizes: Axes, operands: tuple[object, ...]) -> float:
+    """On a card, for what no kernel of ours takes."""
+    weight = operands[1]
+    assert isinstance(weight, Dense | Packed | Slabbed)  # noqa: S101 - the op's second operand, on a card
+    assert chip.roofline is not None  # noqa: S101 - nothing is predicted without
+    is_widened = not isinstance(weight, Dense) or weight.tensor.dtype != torch.float32
+    weights = sizes["N"] * sizes["K"]
+    moved = weight.resident_bytes + (_COPIED_BYTES[type(weight)] * weights if is_widened else 0.0)
+    compute_s = 2.0 * sizes["M"] * weights / chip.roofline.operations_per_s["fp32"]
+    return max(compute_s, moved / chip.roofline.bytes_per_s) / _SHARE + chip.roofline.launch_s
+
+
 KERNEL = Kernel(
     name="torch.linear",
     ops=("linear",),
@@ -104,4 +123,5 @@ KERNEL = Kernel(
     arithmetic="fp32",
     requires=any_chip,
     launch=launch,
+    predicted_s=_predicted_s,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -11,13 +13,14 @@ from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.attention import Attention
 from pascaline.layers.embedding import Embedding
-from pascaline.layers.linear import Linear
+from pascaline.layers.linear import Linear, MergedLinear
 from pascaline.layers.mlp import GatedMLP
 from pascaline.layers.module import Layer
 from pascaline.layers.norm import RMSNorm
 from pascaline.layers.rotary import RotaryEmbedding
 from pascaline.models import family_of
 from pascaline.models.style import DecoderStyle
+from pascaline.weights import Weight
 
 _ADD = OPS["add"]
 _LINEAR = OPS["linear"]
@@ -106,6 +109,14 @@ class Decoder(Layer):
             logits = self.lm_head(wanted)
         cap = self.config.final_logit_softcapping
         return logits if cap is None else self.launch(_SOFT_CAP, "lm_head", logits, cap=cap)
+
+    def products(self) -> Iterator[tuple[Weight, torch.Tensor | None]]:
+        """The weight and bias of each launch of a linear in a step."""
+        for module in self.modules():
+            if isinstance(module, Linear | MergedLinear):
+                yield from module.products()
+        if self.lm_head is None:
+            yield self.embed_tokens.weight, None
 
 
 def build(config: ModelConfig, launch: Launcher) -> Decoder:

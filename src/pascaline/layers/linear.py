@@ -25,8 +25,12 @@ class Linear(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(T, in_features) -> (T, out_features), fp32."""
-        bias = None if self.bias is None else cast(Dense, self.bias).tensor
-        return self.launch(_LINEAR, self.path, x, self.weight, bias)
+        [(weight, bias)] = self.products()
+        return self.launch(_LINEAR, self.path, x, weight, bias)
+
+    def products(self) -> list[tuple[Weight, torch.Tensor | None]]:
+        """The weight and bias of each launch."""
+        return [(self.weight, None if self.bias is None else cast(Dense, self.bias).tensor)]
 
 
 class MergedLinear(Layer):
@@ -91,10 +95,16 @@ class MergedLinear(Layer):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(T, in_features) -> each part's (T, rows), fp32; views of a shared output where merged."""
         parts: list[torch.Tensor] = []
-        start = 0
-        for weight, rows in self._pieces:
-            stop = start + weight.shape[0]
-            bias = None if self._bias is None else self._bias.tensor[start:stop]
+        for (weight, bias), (_, rows) in zip(self.products(), self._pieces, strict=True):
             parts += torch.split(self.launch(_LINEAR, self.path, x, weight, bias), rows, dim=1)
-            start = stop
         return parts
+
+    def products(self) -> list[tuple[Weight, torch.Tensor | None]]:
+        """The weight and bias of each launch."""
+        found: list[tuple[Weight, torch.Tensor | None]] = []
+        start = 0
+        for weight, _ in self._pieces:
+            stop = start + weight.shape[0]
+            found.append((weight, None if self._bias is None else self._bias.tensor[start:stop]))
+            start = stop
+        return found

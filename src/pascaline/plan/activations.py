@@ -9,7 +9,14 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.kv.pages import pages_for
 from pascaline.workload.arena import arena_bytes
 from pascaline.workload.holdings import HeldWeight
-from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS, SCRATCH_ELEMENTS
+from pascaline.workload.limits import (
+    DENSE_ELEMENTS,
+    GATHERED_TOKENS,
+    PARTIAL_BYTES,
+    SCORED_ELEMENTS,
+    SCRATCH_ELEMENTS,
+)
+from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 from pascaline.workload.weight_form import TILE_COLUMNS, TILE_ROWS, stored_columns
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -79,6 +86,27 @@ def torch_bytes(
     logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
     tables = rotary_bytes(config, max_model_len)
     return tokens + context + scored + tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+
+
+def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int:
+    """What the linears of cards hand from launch to launch, beside what plain torch holds.
+
+    The input in two planes of bytes, with a scale a quarter and sums a half of it, or in fp16; of a bf16
+    weight, x as two bf16 numbers and both of their products in fp32; a piece of a weight in fp16; and sums
+    of parts of K, where the rows alone are too few to fill a card.
+    """
+    handed_on = largest = 0
+    for item in held:
+        if len(item.parts[0].shape) != 2:
+            continue
+        columns = -(-item.columns // SLAB) * SLAB
+        row = 2 * columns + columns // SLAB * (4 * 4 + 8 * 4) + 4
+        if item.form.kind == "dense":
+            row = max(2 * item.columns + 4, 4 * item.columns + 8 * item.rows)
+        else:
+            largest = max(largest, (item.rows + TILE_OUTPUTS) * item.columns)
+        handed_on = max(handed_on, max_batch_tokens * row)
+    return handed_on + 2 * min(largest, DENSE_ELEMENTS) + PARTIAL_BYTES
 
 
 def rotary_bytes(config: ModelConfig, positions: int) -> int:

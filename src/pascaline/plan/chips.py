@@ -69,15 +69,19 @@ def gpu_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
     )
 
 
-def gpu_torch_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
-    """What this version computes on a card meanwhile: fp32 products of weights that are dequantised first.
+_OWN_UNITS = frozenset({"fp32", "int8", "tensor_fp16", "tensor_bf16"})
+"""That linears of our own multiply in."""
 
-    Saved linears are these, and none of `gpu_chip`'s.
+
+def gpu_own_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
+    """What this version computes with on a card: linears by its own kernels, all else in plain torch.
+
+    What `bench gemm` saved is plain torch's linear, and none of `gpu_chip`'s.
     """
     chip = gpu_chip(gpu, measured)
     fraction, source = library_efficiency(gpu.compute_capability, "fp32")
     rate = chip.roofline.operations_per_s["fp32"] * fraction
-    way = Way(
+    torch = Way(
         "torch fp32",
         "fp32",
         rate,
@@ -87,7 +91,7 @@ def gpu_torch_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
     )
     return replace(
         chip,
-        ways=(way,),
+        ways=(*(way for way in chip.ways if way.arithmetic in _OWN_UNITS), torch),
         scalar_operations_per_s=rate,
         attention_arithmetic="fp32",
         attention_operations_per_s=rate,

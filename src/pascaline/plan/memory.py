@@ -12,7 +12,7 @@ from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
 from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
-from pascaline.plan.activations import DeviceKind, native_bytes, torch_bytes
+from pascaline.plan.activations import DeviceKind, card_linears_bytes, native_bytes, torch_bytes
 from pascaline.workload.holdings import HeldWeight
 
 RUNTIME_BYTES = {"cpu": 240 << 20, "cuda": 600 << 20}
@@ -97,7 +97,10 @@ def _activation_bytes(config: ModelConfig, request: MemoryRequest, context: int)
     sizes = (request.max_batch_tokens, request.max_sequences, context)
     if request.native_threads:
         return native_bytes(config, *sizes, request.held, request.native_threads)
-    return torch_bytes(config, *sizes, request.device_kind)
+    plain = torch_bytes(config, *sizes, request.device_kind)
+    if request.device_kind == "cpu":
+        return plain
+    return plain + card_linears_bytes(request.max_batch_tokens, request.held)
 
 
 def _longrope_note(scaling: RopeScaling | None, context: int) -> list[str]:

@@ -9,7 +9,7 @@ from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
 from pascaline.plan.activations import DeviceKind
 from pascaline.plan.memory import MIN_USEFUL_CONTEXT, MemoryPlan, MemoryRequest, divide
-from pascaline.workload.holdings import HeldWeight, resident_bytes
+from pascaline.workload.holdings import HeldWeight, Layout, resident_bytes
 
 STEP_TOKENS = 512
 """Most new tokens in one step of the engine, if it is not told otherwise."""
@@ -36,6 +36,13 @@ class Device:
         return self.native_threads > 0
 
     @property
+    def layout(self) -> Layout:
+        """How packed weights are held there."""
+        if self.kind == "cuda":
+            return "slabbed"
+        return "tiled" if self.is_native else "packed"
+
+    @property
     def usable_bytes(self) -> int:
         return int(self.available_bytes * self.utilization)
 
@@ -52,7 +59,7 @@ class Placement:
 
     @property
     def weights_bytes(self) -> int:
-        return resident_bytes(self.held, in_tiles=self.device.is_native)
+        return resident_bytes(self.held, self.device.layout)
 
     @property
     def kv_bytes_per_token(self) -> int:

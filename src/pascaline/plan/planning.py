@@ -15,7 +15,7 @@ from pascaline.hardware.gpus import Gpu, find_gpu
 from pascaline.hardware.measured import MeasuredRates, load_measured
 from pascaline.hardware.probe import InstalledGpu, installed_gpus
 from pascaline.models import read_config
-from pascaline.plan.chips import cpu_chip, gpu_chip, gpu_torch_chip
+from pascaline.plan.chips import cpu_chip, gpu_chip, gpu_own_chip
 from pascaline.plan.latency import Model, Prediction, predict_decode, predict_prefill
 from pascaline.plan.memory import (
     MAX_CPU_CONTEXTS,
@@ -228,13 +228,13 @@ def _card_notes(target: Target, gpu: Gpu, model: Model, context: int, spread: st
     notes = [f"speeds are modelled, {spread}: the card's limits, and the shares of them that engines reach"]
     if target.measured is not None:
         notes[0] = f"speeds are modelled, {spread}, at the clock that `bench gemm --save` found"
-    torch = gpu_torch_chip(gpu, target.measured)
-    decode = predict_decode(model, torch, 1, context).tokens_per_s
-    prefill = predict_prefill(model, torch, context, STEP_TOKENS).tokens_per_s
+    own = gpu_own_chip(gpu, target.measured)
+    decode = predict_decode(model, own, 1, context).tokens_per_s
+    prefill = predict_prefill(model, own, context, STEP_TOKENS).tokens_per_s
     notes.append(
-        "this version itself computes on cards in plain torch (weights dequantised, fp32 products): modelled "
-        f"at {format_number(decode)} tokens/s of one sequence and {format_number(prefill)} of a prompt, "
-        "until its own kernels are there"
+        "this version's own kernels on cards are linears; attention and the rest are plain torch, a launch "
+        f"each: modelled at {format_number(decode)} tokens/s of one sequence and {format_number(prefill)} of "
+        "a prompt"
     )
     if gpu.is_estimated:
         notes.append(f"{gpu.name} is not in the table: its limits are estimated")

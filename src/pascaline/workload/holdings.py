@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.model_config import ModelConfig
@@ -19,12 +20,17 @@ from pascaline.core.errors import CheckpointError
 from pascaline.models import Family, family_of
 from pascaline.workload.directory import WeightDirectory
 from pascaline.workload.places import Place, WeightPart, weight_places
+from pascaline.workload.slab_form import slabbed_bytes
 from pascaline.workload.stored_weight import StoredWeightEntry
 from pascaline.workload.weight_form import VECTOR_FORM, WeightForm
 
 # Tables that are computed here, scales of a quantised KV cache or of quantised inputs, and shapes.
 _NEEDLESS = (".inv_freq", ".masked_bias", ".k_scale", ".v_scale", ".input_scale", ".weight_shape")
 _FOLDED_ORDER = re.compile(r"\.mlp\.down_proj$")
+
+
+Layout = Literal["packed", "tiled", "slabbed"]
+"""As plain torch, the CPU's native kernels and CUDA kernels hold packed weights."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,13 @@ class HeldWeight:
 
     @property
     def packed_bytes(self) -> int:
-        """Resident as it is loaded: on a card, and where plain torch computes."""
+        """Resident as it is loaded: where plain torch computes."""
         return self.form.packed_bytes(self.rows, self.columns)
+
+    @property
+    def slabbed_bytes(self) -> int:
+        """Resident on a card."""
+        return slabbed_bytes(self.form, self.rows, self.columns)
 
     @property
     def tiled_bytes(self) -> int:
@@ -79,9 +90,11 @@ def held_weights(checkpoint: Checkpoint, config: ModelConfig) -> list[HeldWeight
     return held
 
 
-def resident_bytes(held: Iterable[HeldWeight], *, in_tiles: bool) -> int:
-    """What weights take in memory: in tiles where the CPU's native kernels compute."""
-    return sum(item.tiled_bytes if in_tiles else item.packed_bytes for item in held)
+def resident_bytes(held: Iterable[HeldWeight], layout: Layout) -> int:
+    """What weights take in memory."""
+    if layout == "tiled":
+        return sum(item.tiled_bytes for item in held)
+    return sum(item.slabbed_bytes if layout == "slabbed" else item.packed_bytes for item in held)
 
 
 def _held(place: Place, stored: list[StoredWeightEntry]) -> Iterator[HeldWeight]:

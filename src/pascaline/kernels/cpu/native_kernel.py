@@ -134,4 +134,6 @@ def native_kernel(
         tolerance=tolerance,
         parameters=parameters,
         prepare=prepare,
+        layout="tiled" if prepare is not as_it_is else "packed",
+        level="exact" if arithmetic == "fp32" else "fast",
     )

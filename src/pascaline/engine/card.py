@@ -1,0 +1,99 @@
+"""The chip that an engine computes on, and the kernels that are compiled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from pascaline.core.errors import CudaError, UnknownGpuError, UnsupportedError
+from pascaline.core.progress import ProgressCallback
+from pascaline.hardware.estimate import identify
+from pascaline.hardware.probe import InstalledGpu, installed_gpus
+from pascaline.hardware.roofline import Roofline
+from pascaline.kernels import OPS, Chip, Launcher
+from pascaline.kernels.cuda.kernel_set import KernelSet
+from pascaline.kernels.cuda.linear_product import ROW_STEPS
+from pascaline.kernels.cuda.specialisation import Specialisation
+from pascaline.kernels.cuda.tuned import TunedLinears
+from pascaline.layers.decoder import Decoder
+from pascaline.weights import Weight
+
+_EACH_ROWS = 16
+"""Up to so many rows of a step, kernels may be compiled for just their number."""
+
+
+def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]]:
+    """What is computed on, its kernels (None: plain torch's alone), and notes for the user."""
+    if device.type != "cuda":
+        return Chip(device), None, []
+    try:
+        kernels = KernelSet(device)
+        roofline = _roofline(device)
+    except (UnsupportedError, CudaError, UnknownGpuError) as error:
+        return Chip(device), None, [f"plain torch computes linears, several times slower: {error}"]
+    tuned = TunedLinears.of(torch.cuda.get_device_name(device))
+    return Chip(device, kernels.limits, roofline, tuned), kernels, []
+
+
+def build_kernels(
+    model: Decoder, launcher: Launcher, kernels: KernelSet, most_rows: int, report: ProgressCallback
+) -> None:
+    """Compile and load what steps of up to `most_rows` tokens launch.
+
+    Raises
+    ------
+    CompileError, CudaError : a kernel does not compile or load.
+    """
+    kernels.build(specialisations_of(model.products(), launcher, most_rows), report)
+
+
+def specialisations_of(
+    products: Iterable[tuple[Weight, torch.Tensor | None]], launcher: Launcher, most_rows: int
+) -> list[Specialisation]:
+    """What linears of so many rows and less need compiled; of their weights and biases no value is read."""
+    return list(dict.fromkeys(_specialisations(products, launcher, most_rows)))
+
+
+def _specialisations(
+    products: Iterable[tuple[Weight, torch.Tensor | None]], launcher: Launcher, most_rows: int
+) -> Iterator[Specialisation]:
+    seen: set[object] = set()
+    rows = sorted({*range(1, _EACH_ROWS + 1), *ROW_STEPS} & {*range(1, most_rows)} | {most_rows})
+    for weight, bias in products:
+        alike = _alike(weight), None if bias is None else bias.dtype
+        if alike in seen:
+            continue
+        seen.add(alike)
+        for count in rows:
+            x = torch.empty(count, weight.shape[1], device="meta")
+            yield from launcher.specialisations(OPS["linear"], x, weight, bias)
+
+
+def _alike(weight: Weight) -> object:
+    """Weights of which this is equal are multiplied by the same kernels."""
+    form = getattr(weight, "form", None) or getattr(weight, "tensor", weight.shape)
+    return weight.shape, form.dtype if isinstance(form, torch.Tensor) else form
+
+
+def _roofline(device: torch.device) -> Roofline:
+    """The limits of the card that torch calls `device`.
+
+    Raises
+    ------
+    UnknownGpuError : the card is in no table, and its driver does not tell enough.
+    """
+    properties = torch.cuda.get_device_properties(device)
+    uuid = str(getattr(properties, "uuid", ""))
+    installed = installed_gpus().gpus
+    found = next((gpu for gpu in installed if uuid and uuid in str(gpu.uuid)), None)
+    if found is None:
+        alike = [gpu for gpu in installed if _is_like(gpu, properties.name)]
+        found = alike[0] if alike else None
+    if found is None:
+        raise UnknownGpuError(f"{properties.name} is not among the cards that the driver lists")
+    return identify(found).roofline()
+
+
+def _is_like(gpu: InstalledGpu, name: str) -> bool:
+    return gpu.name.removeprefix("NVIDIA ") == name.removeprefix("NVIDIA ")

@@ -1,0 +1,1 @@
+"""CUDA kernels: sources compiled at first use for the very chip, and how they are launched."""

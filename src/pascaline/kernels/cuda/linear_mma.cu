@@ -1,0 +1,379 @@
+// y[row, output] = sum over inputs of x[row, input] * w[output, input], by tensor cores: a packed weight (rows 3 to
+// some hundreds), x and w as fp16 or bf16 numbers, sums in fp32.
+//
+// A warp multiplies TILES tiles of 8 outputs by all of the block's rows, slab by slab of 128 inputs: two tiles are the
+// 16 rows of A, eight rows of x the columns of B. Weights go from memory to registers to the tensor cores, a slab
+// ahead of their use: their layout is that of the operand (matrix_weight.cuh). Of a block's warps,
+// WARPS_ALONG_OUTPUTS share the inputs, which lie in shared memory some slabs ahead too, and WARPS_ALONG_INPUTS groups
+// of them take turns at slabs; the groups' sums are added at the end, in the order of their numbers.
+//
+// A block of the result is BLOCK_ROWS rows and some outputs. The first `whole_blocks` of them are a block of threads'
+// work each; each of the rest is shared by `parts`, which have their turns one after another: their sums meet in
+// memory, where the last one to come adds them, in the order of their numbers again.
+//
+// Definitions: those of packed_weight.cuh, matrix_input.cuh and epilogue.cuh; MATRIX_TYPE; TILES, even;
+// WARPS_ALONG_OUTPUTS; WARPS_ALONG_INPUTS; MIN_BLOCKS a multiprocessor; IS_NARROW: the
+// weight has fewer tiles than a warp takes side by side.
+#include "epilogue.cuh"
+#include "matrix.cuh"
+#include "matrix_input.cuh"
+#include "matrix_weight.cuh"
+
+constexpr int WARPS = WARPS_ALONG_OUTPUTS * WARPS_ALONG_INPUTS;
+constexpr int ROW_BLOCKS = BLOCK_ROWS / 8;
+// A warp's tiles are neighbours, or with GATE half of them and the half that those are the gates of.
+constexpr int SEGMENTS = GATE ? 2 : 1;
+constexpr int SEGMENT_TILES = TILES / SEGMENTS;
+// Outputs of a segment of all of a block's warps.
+constexpr int BLOCK_OUTPUTS = WARPS_ALONG_OUTPUTS * SEGMENT_TILES * TILE_OUTPUTS;
+// Not a multiple of 8: what a warp writes at once lies in different banks.
+constexpr int SUM_STRIDE = SEGMENTS * BLOCK_OUTPUTS + 4;
+
+static_assert(TILES % 2 == 0 && BLOCK_ROWS % 8 == 0, "products are of 16 outputs and 8 rows");
+
+struct TileLoads {
+    QuarterCodes codes;
+    QuarterNumbers numbers;
+};
+
+using Sums = float[ROW_BLOCKS][TILES / 2][4];
+
+PASCALINE_INLINE void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(PASCALINE_HOST) && __CUDA_ARCH__ < 800
+    const uint32_t first[2] = {a[0], a[1]}, second[2] = {a[2], a[3]};
+    multiply_16x8x8_half(sums, first, b[0]);
+    multiply_16x8x8_half(sums, second, b[1]);
+#else
+    if constexpr (MATRIX_TYPE == FP16) multiply_16x8x16_half(sums, a, b);
+    if constexpr (MATRIX_TYPE == BF16) multiply_16x8x16_bfloat16(sums, a, b);
+#endif
+}
+
+PASCALINE_INLINE void multiply_integers(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if !defined(PASCALINE_HOST) && __CUDA_ARCH__ < 800
+    multiply(sums, a, b);
+#else
+    multiply_16x8x16_bfloat16(sums, a, b);
+#endif
+}
+
+// Eight rows' sums over each 16 inputs of a slab, found by a product with ones: row 2 * quarter + half of A has them
+// in that half.
+struct InputSums {
+    float sums[4];
+
+    PASCALINE_INLINE void add(const uint32_t (&b)[2], int word, int lane) {
+        constexpr uint32_t ones = MATRIX_TYPE == FP16 ? 0x3C003C00u : 0x3F803F80u;
+        const uint32_t own = lane / 4 == 2 * (lane % 4) + word / WORDS_PER_SUM ? ones : 0u;
+        const uint32_t a[4] = {own, 0u, own, 0u};
+        multiply(sums, a, b);
+    }
+
+    // As B of the product with the small integers b: lane (row, quarter) has the two halves of the quarter.
+    PASCALINE_INLINE void operand(uint32_t (&b)[2], int lane) const {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int from = 4 * (2 * (lane % 4) + half) + lane / 8;
+            const float even = shuffle_from(sums[0], from), odd = shuffle_from(sums[1], from);
+            b[half] = split(lane / 4 % 2 == 0 ? even : odd);
+        }
+    }
+
+  private:
+    static constexpr int WORDS_PER_SUM = WORDS / 2;
+
+    // A sum as two numbers of SUM_TYPE.
+    static PASCALINE_INLINE uint32_t split(float sum) {
+        using Number = Element<SUM_TYPE>;
+        const float high = Number::widen(Number::narrow(sum));
+        return pair_of<SUM_TYPE>(high, sum - high);
+    }
+};
+
+// Adds a slab's products, times D, less the small integers' times E.
+PASCALINE_INLINE void add_scaled(Sums& totals, const Sums& products, const InputSums (&input_sums)[ROW_BLOCKS],
+                                 const FragmentFactors (&factors)[TILES], int lane) {
+#pragma unroll
+    for (int block = 0; block < ROW_BLOCKS; block++) {
+        uint32_t b[2];
+        if constexpr (HAS_SLAB_OFFSETS) input_sums[block].operand(b, lane);
+#pragma unroll
+        for (int pair = 0; pair < TILES / 2; pair++) {
+            float offsets[4] = {};
+            if constexpr (HAS_SLAB_OFFSETS) {
+                const FragmentFactors &lower = factors[2 * pair], &upper = factors[2 * pair + 1];
+                const uint32_t a[4] = {lower.offsets[0], upper.offsets[0], lower.offsets[1], upper.offsets[1]};
+                multiply_integers(offsets, a, b);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const FragmentFactors& own = factors[2 * pair + i / 2];
+                totals[block][pair][i] += own.slab_scale * products[block][pair][i];
+                if constexpr (HAS_SLAB_OFFSETS) totals[block][pair][i] -= own.slab_offset * offsets[i];
+            }
+        }
+    }
+}
+
+// Adds one slab's products to `totals`. `load_next` is called when the slab's own loads have come, with a number that
+// is not known before: a chip's wait for some of a warp's loads waits for those begun since, too, so that the next may
+// only begin then.
+template <typename LoadNext>
+PASCALINE_INLINE void multiply_slab(Sums& totals, const TileLoads (&loads)[TILES], const uint4* stage,
+                                    const InputPlaces& places, int lane, LoadNext load_next) {
+    FragmentFactors factors[TILES];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) factors[tile] = fragment_factors(loads[tile].numbers);
+    Sums products = {};
+    InputSums input_sums[ROW_BLOCKS] = {};
+#pragma unroll
+    for (int j = 0; j < WORDS / 2; j++) {
+        uint32_t a[2][TILES / 2][4];
+#pragma unroll
+        for (int step = 0; step < 2; step++) {
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+                uint32_t fragment[2];
+                fragment_of(loads[tile].codes, factors[tile], 2 * j + step, fragment);
+                a[step][tile / 2][tile % 2] = fragment[0];
+                a[step][tile / 2][tile % 2 + 2] = fragment[1];
+            }
+        }
+        if (j == 0) load_next(a[0][TILES / 2 - 1][3]);
+#pragma unroll
+        for (int block = 0; block < ROW_BLOCKS; block++) {
+            const uint4 four = places.piece(stage, block, j);
+            const uint32_t b[2][2] = {{four.x, four.y}, {four.z, four.w}};
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+#pragma unroll
+                for (int pair = 0; pair < TILES / 2; pair++) {
+                    multiply(IS_SCALED ? totals[block][pair] : products[block][pair], a[step][pair], b[step]);
+                }
+                if constexpr (HAS_SLAB_OFFSETS) input_sums[block].add(b[step], 2 * j + step, lane);
+            }
+        }
+    }
+    if constexpr (!IS_SCALED) add_scaled(totals, products, input_sums, factors, lane);
+}
+
+// A block of threads' share of the product.
+struct Share {
+    int row_block, output_block;
+    int part, parts;   // of the turns
+    int shared_block;  // among those that have parts
+
+    PASCALINE_INLINE Share(int rows, int whole_blocks, int all_parts) {
+        int block = blockIdx.x;
+        part = 0, parts = 1, shared_block = 0;
+        if (block >= whole_blocks) {
+            parts = all_parts;
+            part = (block - whole_blocks) % parts;
+            shared_block = (block - whole_blocks) / parts;
+            block = whole_blocks + shared_block;
+        }
+        const int row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+        row_block = block % row_blocks;
+        output_block = block / row_blocks;
+    }
+
+    // Its turns are from first_turn(turns, part) to first_turn(turns, part + 1).
+    PASCALINE_INLINE int first_turn(int turns, int of_part) const { return int(int64_t(turns) * of_part / parts); }
+};
+
+// Which outputs a block's sums are of.
+struct BlockOutputs {
+    int tiles;           // of the weight
+    int first[SEGMENTS]; // output of a segment
+    int used;            // outputs of a segment; fewer with GATE, where the second half does not begin with a tile
+
+    PASCALINE_INLINE BlockOutputs(int outputs, int block) {
+        const int half = outputs / 2;
+        tiles = (outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS;
+        used = BLOCK_OUTPUTS - (GATE && half % TILE_OUTPUTS != 0 ? TILE_OUTPUTS : 0);
+        first[0] = block * used;
+        if constexpr (GATE) first[SEGMENTS - 1] = half + first[0];
+    }
+
+    // The first tile of a warp's segment, and all of them within the weight.
+    PASCALINE_INLINE int first_tile(int segment, int warp) const {
+        const int tile = first[segment] / TILE_OUTPUTS + warp * SEGMENT_TILES;
+        return max(0, min(tile, tiles - SEGMENT_TILES));
+    }
+
+    // Where a tile's sums belong among the block's; negative if they do not.
+    PASCALINE_INLINE int column_of(int segment, int tile) const {
+        const int column = (tile - first[segment] / TILE_OUTPUTS) * TILE_OUTPUTS;
+        return column < 0 ? -1 : segment * BLOCK_OUTPUTS + column;
+    }
+};
+
+PASCALINE_INLINE void add(float4& sum, const float4& addend) {
+    sum.x += addend.x;
+    sum.y += addend.y;
+    sum.z += addend.z;
+    sum.w += addend.w;
+}
+
+// Brings the sums of a block's parts together: true in the block of threads that came last, whose group 0 then has
+// the whole sums in shared memory.
+PASCALINE_INLINE bool gather_parts(const Share& share, int rows, float* sums, float* partial_sums,
+                                   uint32_t* arrivals) {
+    __shared__ bool is_last;
+    constexpr int row_quads = SEGMENTS * BLOCK_OUTPUTS / 4;
+    constexpr int part_quads = BLOCK_ROWS * row_quads;
+    float4* const parts =
+        reinterpret_cast<float4*>(partial_sums) + size_t(share.shared_block) * share.parts * part_quads;
+    const auto quad_of = [&](int row, int index) {
+        return reinterpret_cast<float4*>(sums + row * SUM_STRIDE + index % row_quads * 4);
+    };
+    for (int index = threadIdx.x; index < rows * row_quads; index += WARPS * 32) {
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll
+        for (int group = 0; group < WARPS_ALONG_INPUTS; group++) {
+            add(sum, *quad_of(group * BLOCK_ROWS + index / row_quads, index));
+        }
+        parts[size_t(share.part) * part_quads + index] = sum;
+    }
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t* const arrived = arrivals + share.shared_block;
+        is_last = atomicAdd(arrived, 1u) == uint32_t(share.parts - 1);
+        if (is_last) *arrived = 0u;
+    }
+    __syncthreads();
+    if (!is_last) return false;
+    __threadfence();
+    for (int index = threadIdx.x; index < rows * row_quads; index += WARPS * 32) {
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 8
+        for (int part = 0; part < share.parts; part++) {
+            add(sum, load_written(parts + size_t(part) * part_quads + index));
+        }
+        *quad_of(index / row_quads, index) = sum;
+    }
+    __syncthreads();
+    return true;
+}
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, MIN_BLOCKS)
+linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers, const uint8_t* integers_high,
+           const uint8_t* zeros, const void* x, const int* inputs, const void* bias, const void* residual, void* y,
+           float* partial_sums, uint32_t* arrivals, int rows, int outputs, int columns, int whole_blocks, int parts) {
+    DYNAMIC_SHARED(uint4, shared);
+    const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32;
+    const int input_group = warp / WARPS_ALONG_OUTPUTS, output_warp = warp % WARPS_ALONG_OUTPUTS;
+    const Share share(rows, whole_blocks, parts);
+    const BlockOutputs block_outputs(outputs, share.output_block);
+    const PackedWeight weight = {codes, scales, integers, integers_high, zeros, block_outputs.tiles * TILE_OUTPUTS};
+    const int all_slabs = (columns + SLAB - 1) / SLAB;
+    const int all_turns = (all_slabs + WARPS_ALONG_INPUTS - 1) / WARPS_ALONG_INPUTS;
+    const int begin = share.first_turn(all_turns, share.part);
+    const int turns = share.first_turn(all_turns, share.part + 1) - begin;
+    // Neighbours along outputs are a turn apart.
+    SlabTurns own_turns(begin, turns, share.output_block % max(1, turns), all_slabs, input_group);
+    const int first_row = share.row_block * BLOCK_ROWS;
+
+    int first_tiles[SEGMENTS];
+#pragma unroll
+    for (int segment = 0; segment < SEGMENTS; segment++) {
+        first_tiles[segment] = block_outputs.first_tile(segment, output_warp);
+    }
+    const auto load_tiles = [&](TileLoads(&loads)[TILES], int slab) {
+#pragma unroll
+        for (int segment = 0; segment < SEGMENTS; segment++) {
+            const int first = first_tiles[segment];
+            const uint8_t* const place = codes_place(weight, slab, first, lane);
+            const NumberPlace numbers = number_place(weight, slab, first * TILE_OUTPUTS + lane / 4, lane % 4);
+#pragma unroll
+            for (int tile = 0; tile < SEGMENT_TILES; tile++) {
+                const int number = IS_NARROW ? min(tile, block_outputs.tiles - 1) : tile;
+                TileLoads& own = loads[segment * SEGMENT_TILES + tile];
+                own.codes = load_codes(place + number * TILE_BYTES, lane);
+                own.numbers = load_numbers(numbers, number);
+            }
+        }
+    };
+
+    TileLoads loads[2][TILES];
+    if (own_turns.is_there()) load_tiles(loads[0], own_turns.slab);
+    InputStages input(x, inputs, rows, columns, first_row, own_turns, shared, input_group);
+    for (int ahead = 0; ahead < STAGES - 1; ahead++) input.load_next();
+    const uint4* stage = nullptr;
+    const InputPlaces places(lane);
+    Sums totals = {};
+    const uint32_t nothing = uint32_t(rows) >> 31;  // zero, which the compiler does not know
+    for (int first_turn = 0; first_turn < turns; first_turn += 2) {
+#pragma unroll
+        for (int place = 0; place < 2; place++) {
+            const int turn = first_turn + place;
+            if (turn >= turns) break;
+            const auto load_next = [&](uint32_t known) {
+                const int next = own_turns.next() + int(known & nothing);
+                if (turn + 1 < turns && next < own_turns.last) load_tiles(loads[1 - place], next);
+            };
+            if (turn % TURNS_PER_STAGE == 0) {
+                wait_for_copies<STAGES - 2>();
+                if constexpr (WARPS_ALONG_OUTPUTS == 1) {
+                    __syncwarp();
+                } else {
+                    __syncthreads();
+                }
+                // In place of the stage that was read before: all warps that read it are past it.
+                input.load_next();
+                stage = input.take();
+            }
+            if (own_turns.is_there()) {
+                multiply_slab(totals, loads[place], stage, places, lane, load_next);
+            } else {
+                load_next(0);
+            }
+            own_turns.slab = own_turns.next();
+            stage += SLAB_PIECES;
+        }
+    }
+
+    // The groups' sums, one after another, in place of the stages.
+    wait_for_copies<0>();
+    __syncthreads();
+    const Epilogue epilogue = {bias, residual, y, outputs};
+    float* const sums = reinterpret_cast<float*>(shared);
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        const int segment = tile / SEGMENT_TILES;
+        const int column = block_outputs.column_of(segment, first_tiles[segment] + tile % SEGMENT_TILES);
+        if (column < 0) continue;
+#pragma unroll
+        for (int block = 0; block < ROW_BLOCKS; block++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int row = input_group * BLOCK_ROWS + 8 * block + 2 * (lane % 4) + i;
+                sums[row * SUM_STRIDE + column + lane / 4] = totals[block][tile / 2][tile % 2 * 2 + i];
+            }
+        }
+    }
+    __syncthreads();
+    const int block_rows = min(rows - first_row, BLOCK_ROWS);
+    if (share.parts > 1 && !gather_parts(share, block_rows, sums, partial_sums, arrivals)) return;
+    const int addends = share.parts > 1 ? 1 : WARPS_ALONG_INPUTS;
+    for (int index = threadIdx.x; index < block_rows * block_outputs.used; index += WARPS * 32) {
+        const int row = index / block_outputs.used, column = index % block_outputs.used;
+        const auto sum_of = [&](int of_column) {
+            float sum = 0.0f;
+#pragma unroll 4
+            for (int group = 0; group < addends; group++) {
+                sum += sums[(group * BLOCK_ROWS + row) * SUM_STRIDE + of_column];
+            }
+            return sum * (1.0f / FRAGMENT_UNIT);
+        };
+        const int output = block_outputs.first[0] + column;
+        if constexpr (GATE) {
+            const int up = BLOCK_OUTPUTS + block_outputs.first[SEGMENTS - 1] % TILE_OUTPUTS + column;
+            epilogue.store_gated(first_row + row, output, sum_of(column), sum_of(up));
+        } else {
+            epilogue.store(first_row + row, output, sum_of(column));
+        }
+    }
+}

@@ -1,0 +1,281 @@
+"""What each way of computing a linear launches.
+
+A function here takes a `Product` and a geometry, None for the kernel's own choice, and makes a `Recipe` from
+"x" and "bias" to "y".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar, cast
+
+import torch
+
+from pascaline.kernels.cuda.dequantise import plan_dequantise
+from pascaline.kernels.cuda.linear_call import LinearCall
+from pascaline.kernels.cuda.linear_decode import DecodeGeometry, candidates_linear_decode, plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_decode import (
+    DenseDecodeGeometry,
+    candidates_linear_dense_decode,
+    plan_linear_dense_decode,
+)
+from pascaline.kernels.cuda.linear_mma import MmaGeometry, candidates_linear_mma, plan_linear_mma
+from pascaline.kernels.cuda.linear_product import Product
+from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
+from pascaline.kernels.cuda.linear_simt import SimtGeometry, candidates_linear_simt, plan_linear_simt
+from pascaline.kernels.cuda.linear_tile import TileGeometry, candidates_linear_tile, plan_linear_tile
+from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
+from pascaline.kernels.cuda.recipe import Buffers, Described, Recipe, Step
+from pascaline.kernels.cuda.scale_rows import plan_scale_rows
+from pascaline.kernels.cuda.specialisation import LaunchPlan
+from pascaline.workload.limits import DENSE_ELEMENTS, PARTIAL_BYTES
+from pascaline.workload.slab_form import TILE_OUTPUTS
+
+Geometry = TypeVar("Geometry")
+
+_WIDE = torch.float32
+
+
+def decode(product: Product, inputs: InputForm, geometry: object) -> Recipe:
+    """One launch: inputs become integers on the way."""
+    plan = plan_linear_decode(
+        product.form, product.call, product.chip, inputs, cast(DecodeGeometry | None, geometry)
+    )
+    return Recipe((plan,))
+
+
+def decode_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+    return candidates_linear_decode(product.form, product.call, product.chip, inputs)
+
+
+def tile(product: Product, inputs: InputForm, geometry: object) -> Recipe:
+    """The input is quantised by a launch of its own: every block of the product reads all of it."""
+    call = product.call
+    chosen = cast(TileGeometry, geometry or _own_geometry(tile_candidates, product, inputs))
+    shapes = quantised_shapes(call.rows, call.columns, inputs.planes)
+    return Recipe((_quantising(product, inputs), _tile_plan(product, inputs, chosen)), shapes)
+
+
+def _tile_plan(product: Product, inputs: InputForm, geometry: TileGeometry | None = None) -> LaunchPlan:
+    return plan_linear_tile(product.form, product.call, product.chip, inputs, geometry)
+
+
+def tile_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+    return _modest(candidates_linear_tile(product.form, product.call, product.chip, inputs))
+
+
+def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
+    """As `tile`, for a few rows."""
+    chosen = cast(RowsGeometry, geometry or _own_geometry(rows_candidates, product, inputs))
+    call = product.call
+    return Recipe(
+        (_quantising(product, inputs), _rows_plan(product, inputs, chosen)),
+        quantised_shapes(call.rows, call.columns, inputs.planes),
+    )
+
+
+def _rows_plan(product: Product, inputs: InputForm, geometry: RowsGeometry | None = None) -> LaunchPlan:
+    return plan_linear_rows(product.form, product.call, product.chip, inputs.planes, geometry)
+
+
+def rows_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+    return _modest(candidates_linear_rows(product.form, product.call, product.chip, inputs.planes))
+
+
+def _quantising(product: Product, inputs: InputForm) -> LaunchPlan:
+    call = product.call
+    return plan_quantise_input(
+        call.rows,
+        call.columns,
+        call.input_dtype,
+        inputs.planes,
+        inputs.scale_group,
+        has_permutation=product.is_permuted,
+    )
+
+
+def simt(product: Product, geometry: object) -> Recipe:
+    """One launch in fp32, of weights of any kind."""
+    chosen = cast(SimtGeometry, geometry or _own_geometry(simt_candidates, product))
+    return Recipe((_simt_plan(product, chosen),))
+
+
+def _simt_plan(product: Product, geometry: SimtGeometry | None = None) -> LaunchPlan:
+    return plan_linear_simt(
+        product.stored, product.call, product.chip, geometry, has_permutation=product.is_permuted
+    )
+
+
+def simt_candidates(product: Product) -> list[LaunchPlan]:
+    return _modest(
+        candidates_linear_simt(
+            product.stored, product.call, product.chip, has_permutation=product.is_permuted
+        )
+    )
+
+
+def mma(product: Product, geometry: object) -> Recipe:
+    """Tensor cores read fp16: rows of fp32 are scaled so that nothing overflows, and their products back."""
+    chosen = cast(MmaGeometry, geometry or _own_geometry(mma_candidates, product))
+    if product.call.input_dtype != _WIDE:
+        return Recipe((_mma_plan(product, chosen),))
+    call = product.call
+    inner = replace(product, call=replace(call, input_dtype=torch.float16, bias_dtype=None))
+    before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
+    plan = _renamed(_mma_plan(inner, chosen), {"x": "scaled"})
+    return Recipe((before, plan, _scale_back), _scaled_shapes(product))
+
+
+def _mma_plan(product: Product, geometry: MmaGeometry | None = None) -> LaunchPlan:
+    return plan_linear_mma(
+        product.form, product.call, product.chip, geometry, is_permuted=product.is_permuted
+    )
+
+
+def mma_candidates(product: Product) -> list[LaunchPlan]:
+    return _modest(
+        candidates_linear_mma(product.form, product.call, product.chip, is_permuted=product.is_permuted)
+    )
+
+
+def dequantised(product: Product, geometry: object) -> Recipe:
+    """The weight made dense in fp16, piece by piece, and a library's product by tensor cores."""
+    call = product.call
+    outputs = _piece_outputs(call)
+    is_scaled = call.input_dtype == _WIDE or product.is_permuted
+    steps: list[Step] = []
+    if is_scaled:
+        steps.append(
+            plan_scale_rows(call.rows, call.columns, call.input_dtype, is_permuted=product.is_permuted)
+        )
+    for start in range(0, call.outputs, outputs):
+        stop = min(start + outputs, call.outputs)
+        steps.append(
+            plan_dequantise(product.form, call.outputs, call.columns, torch.float16, start=start, stop=stop)
+        )
+        x = "scaled" if is_scaled else "x"
+        steps.append(functools.partial(_multiply_piece, x=x, start=start, stop=stop))
+    if is_scaled:
+        steps.append(_scale_back)
+    elif call.bias_dtype is not None:
+        steps.append(_add_bias)
+    shapes: dict[str, Described] = {"dense": ((outputs, call.columns), torch.float16)}
+    return Recipe(tuple(steps), shapes | (_scaled_shapes(product) if is_scaled else {}))
+
+
+def dense_decode(product: Product, geometry: object) -> Recipe:
+    """One launch, in fp32."""
+    plan = plan_linear_dense_decode(
+        product.call, product.dtype, product.chip, cast(DenseDecodeGeometry | None, geometry)
+    )
+    return Recipe((plan,))
+
+
+def dense_decode_candidates(product: Product) -> list[LaunchPlan]:
+    return candidates_linear_dense_decode(product.call, product.dtype, product.chip)
+
+
+def dense_half(product: Product, geometry: object) -> Recipe:
+    """A library's product by tensor cores, of rows that are scaled into fp16's range."""
+    call = product.call
+    return Recipe(
+        (plan_scale_rows(call.rows, call.columns, call.input_dtype), _multiply_half, _scale_back),
+        _scaled_shapes(product),
+    )
+
+
+def dense_brain(product: Product, geometry: object) -> Recipe:
+    """x as a sum of two bf16 numbers, which has its first 16 bits: twice the rows, and no range is lost."""
+    call = product.call
+    shapes: dict[str, Described] = {
+        "halves": ((2 * call.rows, call.columns), torch.bfloat16),
+        "products": ((2 * call.rows, call.outputs), _WIDE),
+    }
+    return Recipe((_multiply_brain,), shapes)
+
+
+def _own_geometry(candidates: Callable[..., list[LaunchPlan]], product: Product, *more: object) -> object:
+    """Chosen for the next of the steps of rows, so that all up to it share machine code."""
+    return _first(candidates, product.stepped(), *more).geometry
+
+
+@functools.lru_cache(maxsize=4096)
+def _first(candidates: Callable[..., list[LaunchPlan]], product: Product, *more: object) -> LaunchPlan:
+    return candidates(product, *more)[0]
+
+
+def _modest(plans: list[LaunchPlan]) -> list[LaunchPlan]:
+    """Those whose scratch memory is no more than planned for; the default where all want more."""
+    modest = [
+        plan for plan in plans if sum(scratch.nbytes for scratch in plan.scratch.values()) <= PARTIAL_BYTES
+    ]
+    return modest or plans[:1]
+
+
+def _renamed(plan: LaunchPlan, names: dict[str, str]) -> LaunchPlan:
+    """A plan that takes other buffers."""
+    arguments = tuple(names.get(each, each) if isinstance(each, str) else each for each in plan.arguments)
+    return replace(plan, arguments=arguments)
+
+
+def _scaled_shapes(product: Product) -> dict[str, Described]:
+    call = product.call
+    return {
+        "scaled": ((call.rows, call.columns), torch.float16),
+        "factors": ((call.rows, 1), torch.float32),
+    }
+
+
+def _piece_outputs(call: LinearCall) -> int:
+    """Of pieces that are all about as large."""
+    pieces = -(-call.outputs * call.columns // DENSE_ELEMENTS)
+    return min(call.outputs, -(-call.outputs // pieces // TILE_OUTPUTS) * TILE_OUTPUTS)
+
+
+def _given(buffers: Buffers, name: str) -> torch.Tensor:
+    found = buffers[name]
+    assert found is not None, name  # noqa: S101 - steps name what recipes hand on
+    return found
+
+
+def _multiply(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """x · weightᵀ, sums and result in the dtype of `out`."""
+    if out.dtype == x.dtype:
+        torch.mm(x, weight.t(), out=out)
+    else:
+        torch.mm(x, weight.t(), out_dtype=out.dtype, out=out)
+
+
+def _multiply_piece(buffers: Buffers, x: str, start: int, stop: int) -> None:
+    dense, y = _given(buffers, "dense"), _given(buffers, "y")
+    _multiply(_given(buffers, x), dense[: stop - start], y[:, start:stop])
+
+
+def _multiply_half(buffers: Buffers) -> None:
+    _multiply(_given(buffers, "scaled"), _given(buffers, "weight"), _given(buffers, "y"))
+
+
+def _multiply_brain(buffers: Buffers) -> None:
+    x, y, halves = _given(buffers, "x"), _given(buffers, "y"), _given(buffers, "halves")
+    products, rows = _given(buffers, "products"), len(x)
+    halves[:rows].copy_(x)
+    halves[rows:].copy_(x - halves[:rows])
+    _multiply(halves, _given(buffers, "weight"), products)
+    torch.add(products[:rows], products[rows:], out=y)
+    _add_bias(buffers)
+
+
+def _scale_back(buffers: Buffers) -> None:
+    y, factors, bias = _given(buffers, "y"), _given(buffers, "factors"), buffers["bias"]
+    if bias is None:
+        torch.mul(y, factors, out=y)
+    else:
+        torch.addcmul(bias, y, factors, out=y)
+
+
+def _add_bias(buffers: Buffers) -> None:
+    bias = buffers["bias"]
+    if bias is not None:
+        _given(buffers, "y").add_(bias)

@@ -1,0 +1,87 @@
+"""Linears on a card, computed: each bound to memory once for a weight and a number of rows."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from pascaline.kernels.cuda.kernel_set import KernelSet
+from pascaline.kernels.cuda.linear_product import Product, product_of
+from pascaline.kernels.cuda.linear_ways import LinearWay
+from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
+from pascaline.kernels.cuda.tuned import TunedLinears
+from pascaline.weights import Dense, Slabbed
+
+_ALIGNMENT_BYTES = 16
+"""Of operands: kernels read vectors of so many bytes."""
+_MOVING_BUFFERS = ("x", "bias", "y")
+
+
+class LinearRunner:
+    """An engine's; not thread-safe."""
+
+    MOST_BOUND = 16384
+    """Beyond it the table starts anew: a bound on memory."""
+
+    def __init__(self, kernels: KernelSet, tuned: TunedLinears) -> None:
+        self.kernels = kernels
+        self._tuned = tuned
+        self._bound: dict[tuple[object, ...], tuple[Dense | Slabbed, BoundRecipe]] = {}
+
+    def __call__(
+        self,
+        way: LinearWay,
+        x: torch.Tensor,
+        weight: Dense | Slabbed,
+        bias: torch.Tensor | None,
+        out: torch.Tensor,
+    ) -> None:
+        """Compute x (M, K) · weightᵀ (+ bias) into `out` (M, N) in torch's current stream.
+
+        Raises
+        ------
+        CompileError, CudaError : a kernel does not compile, load or launch.
+        """
+        key = (way.name, x.shape[0], id(weight), None if bias is None else bias.dtype)
+        found = self._bound.get(key)
+        if found is None:
+            if len(self._bound) >= self.MOST_BOUND:
+                self._bound.clear()
+            # With its weight: as long as that is held, no other has its identity.
+            found = self._bound[key] = weight, self._bind(way, x, weight, bias, out)
+        stream = torch._C._cuda_getCurrentRawStream(out.device.index)
+        found[1](stream, x=_aligned(x), bias=None if bias is None else _aligned(bias), y=out)
+
+    def _bind(
+        self,
+        way: LinearWay,
+        x: torch.Tensor,
+        weight: Dense | Slabbed,
+        bias: torch.Tensor | None,
+        out: torch.Tensor,
+    ) -> BoundRecipe:
+        product = product_of(
+            weight,
+            x.shape[0],
+            self.kernels.limits,
+            input_dtype=x.dtype,
+            output_dtype=out.dtype,
+            bias_dtype=None if bias is None else bias.dtype,
+        )
+        recipe = recipe_of(way, product, self._tuned.geometry(way, product))
+        operands = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
+        fixed = {**operands, **self.kernels.handed_on(recipe.handed_on)}
+        return BoundRecipe(self.kernels, recipe, fixed, _MOVING_BUFFERS)
+
+
+@functools.lru_cache(maxsize=4096)
+def recipe_of(way: LinearWay, product: Product, geometry: object) -> Recipe:
+    """The way's recipe, which layers of one shape share; a geometry of None is the kernel's own choice."""
+    return way.recipe(product, geometry)
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """In one piece that begins where vectors may."""
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT_BYTES else tensor

@@ -1,0 +1,160 @@
+"""Launches of linear_simt.cu: many rows times a weight in fp32, on chips that have nothing faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from pascaline.core.errors import UnsupportedError
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, LinearCall
+from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
+from pascaline.weights.slabbed import SlabbedForm
+from pascaline.workload.slab_form import TILE_OUTPUTS
+
+_QUARTER = 32
+_PIECE = 8
+_BLOCK_OUTPUTS = 128
+_WARPS_ALONG_OUTPUTS = 4
+_MOST_BLOCKS_ALONG_OUTPUTS = 65535
+_CANDIDATES = 16
+
+
+@dataclass(frozen=True)
+class SimtGeometry:
+    """What may be chosen freely.
+
+    Parameters
+    ----------
+    thread_rows : rows of a thread, 4 or 8; it has 8 outputs.
+    warps_along_rows : of a block, each of 8 · `thread_rows` rows; along its 128 outputs there are 4.
+    min_blocks : that a multiprocessor is to hold: a bound on registers.
+    splits : parts that K is cut into, each a block's; the last to finish adds them up.
+    """
+
+    thread_rows: int
+    warps_along_rows: int
+    min_blocks: int
+    splits: int = 1
+
+    @property
+    def warps(self) -> int:
+        return self.warps_along_rows * _WARPS_ALONG_OUTPUTS
+
+    @property
+    def block_rows(self) -> int:
+        return 8 * self.thread_rows * self.warps_along_rows
+
+    def grid(self, call: LinearCall) -> tuple[int, int, int]:
+        return -(-call.rows // self.block_rows), -(-call.outputs // _BLOCK_OUTPUTS), self.splits
+
+
+_TILES = (SimtGeometry(8, 1, 3), SimtGeometry(4, 2, 2), SimtGeometry(4, 1, 4))
+"""Nothing spills: 12 warps in a multiprocessor, with 168 registers, or 16 with 128 for half the rows."""
+
+_TIGHT = (SimtGeometry(8, 2, 2), SimtGeometry(8, 1, 4))
+"""16 warps with 128 registers, of which packed weights spill a few outside of the products."""
+
+
+def plan_linear_simt(
+    weight: SlabbedForm | torch.dtype,
+    call: LinearCall,
+    chip: ChipLimits,
+    geometry: SimtGeometry | None = None,
+    *,
+    has_permutation: bool = False,
+) -> LaunchPlan:
+    """A launch for `call.rows` rows, 17 and more being what it is good for.
+
+    Buffers: "x"; "inputs" where the input is permuted; a packed weight's ("codes", "scales", "integers",
+    "integers_high", "zeros"), or "weight" (outputs, columns) of a dense one of the given dtype;
+    `EPILOGUE_BUFFERS`.
+
+    Raises
+    ------
+    UnsupportedError : a gated product whose halves are no whole tiles.
+    """
+    if call.is_gated and call.outputs % (2 * TILE_OUTPUTS):
+        raise UnsupportedError(
+            f"a gated product of {call.outputs} outputs", expected=f"a multiple of {2 * TILE_OUTPUTS}"
+        )
+    if geometry is None:
+        geometry = _geometries(call, chip)[0]
+    grid = geometry.grid(call)
+    tiles = grid[0] * grid[1]
+    partial_bytes = 4 * geometry.block_rows * _BLOCK_OUTPUTS * tiles * geometry.splits
+    if isinstance(weight, SlabbedForm):
+        weight_definitions = (("IS_DENSE", 0), *weight.definitions)
+        buffers = ("codes", "scales", "integers", "integers_high", "zeros")
+    else:
+        weight_definitions = (("IS_DENSE", 1), ("WEIGHT_TYPE", NUMBER_TYPES[weight]))
+        buffers = ("weight", *("absent",) * 4)
+    return LaunchPlan(
+        Specialisation(
+            "linear_simt.cu",
+            "linear_simt",
+            (
+                *weight_definitions,
+                *call.definitions,
+                ("HAS_PERMUTATION", int(has_permutation)),
+                ("IS_VECTOR", int(call.columns % _PIECE == 0)),
+                ("THREAD_ROWS", geometry.thread_rows),
+                ("WARPS_M", geometry.warps_along_rows),
+                ("MIN_BLOCKS", geometry.min_blocks),
+            ),
+        ),
+        grid=grid,
+        block=(32 * geometry.warps, 1, 1),
+        arguments=(
+            *("x", "inputs", *buffers, *EPILOGUE_BUFFERS, "partials", "arrivals"),
+            *map(Integer, (call.rows, call.outputs, call.columns)),
+        ),
+        scratch={"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
+        if geometry.splits > 1
+        else {},
+        geometry=geometry,
+    )
+
+
+def candidates_linear_simt(
+    weight: SlabbedForm | torch.dtype, call: LinearCall, chip: ChipLimits, *, has_permutation: bool = False
+) -> list[LaunchPlan]:
+    """What is worth measuring, the default first."""
+    best = _geometries(call, chip)[:_CANDIDATES]
+    tight = [replace(each, splits=splits) for each in _TIGHT for splits in sorted({1, best[0].splits})]
+    return [
+        plan_linear_simt(weight, call, chip, each, has_permutation=has_permutation)
+        for each in (*best, *tight)
+    ]
+
+
+def _geometries(call: LinearCall, chip: ChipLimits) -> list[SimtGeometry]:
+    """All that there are, the fastest by a model first."""
+    quarters = -(-call.columns // _QUARTER)
+    # Machine code of 12.0 takes more registers for the same.
+    tiles = [replace(each, min_blocks=2) for each in _TILES] if chip.compute_capability >= (12, 0) else _TILES
+    possible = [
+        replace(tile, splits=splits)
+        for tile in tiles
+        if tile.grid(call)[1] <= _MOST_BLOCKS_ALONG_OUTPUTS
+        for splits in (1, 2, 3, 4, 6, 8, 12, 16)
+        if splits == 1 or (quarters >= 4 * splits and _tiles(tile, call) < 4 * chip.multiprocessors)
+    ]
+    return sorted(possible, key=lambda each: _modelled_slots(each, quarters, call, chip))
+
+
+def _tiles(geometry: SimtGeometry, call: LinearCall) -> int:
+    rows, outputs, _ = geometry.grid(call)
+    return rows * outputs
+
+
+def _modelled_slots(geometry: SimtGeometry, quarters: int, call: LinearCall, chip: ChipLimits) -> float:
+    """Issue slots of the busiest multiprocessor: a thread's instructions, stretched where warps are few."""
+    blocks = -(-_tiles(geometry, call) * geometry.splits // chip.multiprocessors)
+    # Of a quarter: products, reads of both operands, and both on their way to shared memory.
+    per_quarter = 32 * (8 * geometry.thread_rows + geometry.thread_rows // 4 + 2)
+    per_quarter += 48 * geometry.thread_rows // 4 + 160 // geometry.warps_along_rows
+    turns = -(-quarters // geometry.splits)
+    per_block = turns * per_quarter + 600 + (500 + 100 * geometry.splits if geometry.splits > 1 else 0)
+    resident = min(blocks, geometry.min_blocks) * geometry.warps
+    return blocks * geometry.warps * per_block * max(1.0, 10 / resident)

@@ -1,0 +1,204 @@
+"""Launches that stand for all others where machine code is made for every chip.
+
+Each source is among them, and each form of weight, type of numbers and epilogue with some of the sources.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pascaline.core.errors import UnsupportedError
+from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
+from pascaline.kernels.cuda.dequantise import plan_dequantise
+from pascaline.kernels.cuda.linear_call import LinearCall
+from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
+from pascaline.kernels.cuda.linear_mma import plan_linear_mma
+from pascaline.kernels.cuda.linear_rows import plan_linear_rows
+from pascaline.kernels.cuda.linear_simt import plan_linear_simt
+from pascaline.kernels.cuda.linear_tile import plan_linear_tile
+from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.scale_rows import plan_scale_rows
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
+from pascaline.weights.slabbed import SlabbedForm, slabbed_form
+
+FORMS: dict[str, PackedForm] = {
+    **PACKED_FORMS,
+    "IQ4_NL": PackedForm(4, 32, (32,), table=True),
+    "GPTQ 4 bits, symmetric": PackedForm(4, 128, (2,), zero=8),
+}
+"""Those that checkpoints come in."""
+
+_OUTPUTS, _COLUMNS = 4608, 3584  # attention's inputs of a model of 7B
+_MULTIPROCESSORS = 28
+_HALF, _BRAIN, _WIDE = torch.float16, torch.bfloat16, torch.float32
+
+
+@dataclass(frozen=True)
+class Representative:
+    """One launch on any chip.
+
+    Parameters
+    ----------
+    unit : of a chip, that the kernel multiplies with.
+    plan : the launch on a chip.
+    """
+
+    name: str
+    unit: Arithmetic
+    plan: Callable[[ChipLimits], LaunchPlan]
+
+    def on(self, chip: ChipLimits) -> LaunchPlan | None:
+        """The launch, None if the chip has no such unit or the kernel refuses it."""
+        architecture = architectures()["{}.{}".format(*chip.compute_capability)]
+        if self.unit not in architecture.operations_per_clock_per_sm:
+            return None
+        try:
+            return self.plan(chip)
+        except UnsupportedError:
+            return None
+
+
+def chip_limits(compute_capability: str) -> ChipLimits:
+    """Of a card of middling size with such a chip ("6.1")."""
+    architecture = architectures()[compute_capability]
+    return ChipLimits(
+        capability_numbers(compute_capability),
+        _MULTIPROCESSORS,
+        architecture.shared_memory_kib_per_block << 10,
+    )
+
+
+@functools.cache
+def slabbed(name: str) -> SlabbedForm:
+    """The form in slabs of one of `FORMS`."""
+    found = slabbed_form(random_packed(FORMS[name], 8, 1024, torch.Generator().manual_seed(0)))
+    assert isinstance(found, SlabbedForm), found  # noqa: S101 - slabs hold all of them
+    return found
+
+
+def call_of(
+    rows: int,
+    dtype: torch.dtype = _WIDE,
+    *,
+    bias: torch.dtype | None = None,
+    has_residual: bool = False,
+    is_gated: bool = False,
+) -> LinearCall:
+    """A product of so many rows; x and y are of `dtype`."""
+    return LinearCall(rows, _OUTPUTS, _COLUMNS, dtype, dtype, bias, has_residual, is_gated)
+
+
+def _decode(form: str, call: LinearCall, planes: int) -> Representative:
+    inputs = InputForm(planes, has_permutation=FORMS[form].permutation)
+    return Representative(
+        f"linear_decode of {form}, {call.rows} rows, {planes} planes",
+        "int8" if planes else "fp32",
+        lambda chip: plan_linear_decode(slabbed(form), call, chip, inputs),
+    )
+
+
+def _rows(form: str, call: LinearCall, planes: int) -> Representative:
+    return Representative(
+        f"linear_rows of {form}, {call.rows} rows, {planes} planes",
+        "int8",
+        lambda chip: plan_linear_rows(slabbed(form), call, chip, planes),
+    )
+
+
+def _tile(form: str, call: LinearCall, planes: int) -> Representative:
+    inputs = InputForm(planes, scale_group=128, is_quantised=True)
+    return Representative(
+        f"linear_tile of {form}, {call.rows} rows, {planes} planes",
+        "int8",
+        lambda chip: plan_linear_tile(slabbed(form), call, chip, inputs),
+    )
+
+
+def _mma(form: str, call: LinearCall) -> Representative:
+    is_permuted = FORMS[form].permutation
+    return Representative(
+        f"linear_mma of {form}, {call.rows} rows",
+        "tensor_bf16" if call.input_dtype == _BRAIN else "tensor_fp16",
+        lambda chip: plan_linear_mma(slabbed(form), call, chip, is_permuted=is_permuted),
+    )
+
+
+def _simt(form: str, call: LinearCall) -> Representative:
+    is_permuted = FORMS[form].permutation
+    return Representative(
+        f"linear_simt of {form}, {call.rows} rows",
+        "fp32",
+        lambda chip: plan_linear_simt(slabbed(form), call, chip, has_permutation=is_permuted),
+    )
+
+
+def _dense_simt(dtype: torch.dtype, call: LinearCall) -> Representative:
+    return Representative(
+        f"linear_simt of {dtype}, {call.rows} rows", "fp32", lambda chip: plan_linear_simt(dtype, call, chip)
+    )
+
+
+def _dense_decode(dtype: torch.dtype, call: LinearCall) -> Representative:
+    return Representative(
+        f"linear_dense_decode of {dtype}, {call.rows} rows",
+        "fp32",
+        lambda chip: plan_linear_dense_decode(call, dtype, chip),
+    )
+
+
+def _dequantise(form: str, dtype: torch.dtype) -> Representative:
+    return Representative(
+        f"dequantise of {form} to {dtype}",
+        "fp32",
+        lambda _: plan_dequantise(slabbed(form), _OUTPUTS, _COLUMNS, dtype),
+    )
+
+
+def _quantise_input(
+    dtype: torch.dtype, planes: int, scale_group: int, *, has_permutation: bool
+) -> Representative:
+    return Representative(
+        f"quantise_input of {dtype}, {planes} planes",
+        "int8",
+        lambda _: plan_quantise_input(
+            16, _COLUMNS, dtype, planes, scale_group, has_permutation=has_permutation
+        ),
+    )
+
+
+REPRESENTATIVES: tuple[Representative, ...] = (
+    _decode("GPTQ 4 bits", call_of(1, bias=_HALF), planes=2),
+    _decode("Q4_K", call_of(2, _HALF, is_gated=True), planes=2),
+    _decode("Q6_K", call_of(1, has_residual=True), planes=2),
+    _decode("MXFP4", call_of(1, _BRAIN), planes=1),
+    _decode("GPTQ 4 bits, symmetric", call_of(1, _HALF, bias=_HALF), planes=0),
+    _decode("Q3_K", call_of(2), planes=0),
+    _rows("GPTQ 4 bits", call_of(8, is_gated=True), planes=2),
+    _rows("Q2_K", call_of(3, _HALF, has_residual=True), planes=1),
+    _tile("GPTQ 4 bits", call_of(512, bias=_HALF), planes=2),
+    _tile("IQ4_NL", call_of(64, _HALF, has_residual=True), planes=1),
+    _tile("Q5_K", call_of(32, is_gated=True), planes=2),
+    _mma("GPTQ 4 bits", call_of(16, _HALF, bias=_HALF)),
+    _mma("Q8_0", call_of(64, _BRAIN, has_residual=True)),
+    _mma("IQ4_XS", call_of(8, _HALF, is_gated=True)),
+    _simt("GPTQ 4 bits", call_of(512, bias=_HALF)),
+    _simt("Q6_K", call_of(32, _HALF, is_gated=True)),
+    _dense_simt(_BRAIN, call_of(64, has_residual=True)),
+    _dense_decode(_HALF, call_of(1, bias=_HALF)),
+    _dense_decode(_BRAIN, call_of(4, _HALF, is_gated=True)),
+    _dequantise("GPTQ 4 bits", _HALF),
+    _dequantise("GPTQ 2 bits", _BRAIN),
+    _quantise_input(_WIDE, 2, 128, has_permutation=True),
+    _quantise_input(_HALF, 1, 32, has_permutation=False),
+    Representative(
+        "scale_rows of torch.float32",
+        "tensor_fp16",
+        lambda _: plan_scale_rows(512, _COLUMNS, _WIDE, is_permuted=True),
+    ),
+)

@@ -1,0 +1,101 @@
+"""What is compiled, and how it is launched: plain values, of which neither needs a card.
+
+The same `LaunchPlan` runs on a card, in the CPU's stand-in for one and in the emulator of machine code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Dimensions = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Specialisation:
+    """One kernel of one source file, with its constants.
+
+    Parameters
+    ----------
+    file : in this folder ("linear_decode.cu").
+    entry : the `extern "C"` name of the kernel.
+    definitions : macros, in the order of the source's description of them.
+    """
+
+    file: str
+    entry: str
+    definitions: tuple[tuple[str, int], ...]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As compilers take them: ("-DBITS=4", …)."""
+        return tuple(f"-D{name}={value}" for name, value in self.definitions)
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory that a launch needs beside its operands.
+
+    Parameters
+    ----------
+    nbytes : of it.
+    is_zeroed : it holds zeros before the launch, and the kernel leaves zeros behind.
+    """
+
+    nbytes: int
+    is_zeroed: bool = False
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A 32-bit integer argument."""
+
+    value: int
+
+
+Argument = str | Integer
+"""The name of a buffer, whose address is passed (null where it is absent), or a number."""
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """A launch whose buffers have names yet.
+
+    Parameters
+    ----------
+    grid, block : in blocks and in threads.
+    shared_bytes : dynamic shared memory a block.
+    arguments : in the kernel's order.
+    scratch : buffers among the arguments that the launch brings itself, by their names.
+    geometry : what was chosen freely, a value of the kernel's own: launches for other rows take it over, so
+        that they run the same machine code.
+    """
+
+    specialisation: Specialisation
+    grid: Dimensions
+    block: Dimensions
+    arguments: tuple[Argument, ...]
+    shared_bytes: int = 0
+    scratch: Mapping[str, Scratch] = field(default_factory=dict)
+    geometry: object = None
+
+
+@dataclass(frozen=True)
+class ChipLimits:
+    """What geometry depends on.
+
+    Parameters
+    ----------
+    compute_capability : (6, 1).
+    multiprocessors : of the card.
+    shared_bytes_per_block : the most that a block may have, opted in to where that is needed.
+    """
+
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    shared_bytes_per_block: int = 48 << 10
+
+    @property
+    def architecture(self) -> str:
+        """What to compile for: "sm_61"."""
+        return "sm_{}{}".format(*self.compute_capability)

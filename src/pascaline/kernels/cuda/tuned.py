@@ -1,0 +1,153 @@
+"""Which geometries were found to be the fastest on a card, and how long they take.
+
+A file is of one card: {"schema", "card", "linears": [{"way", "stored", "outputs", "columns", "rows",
+"geometry", "seconds", "source"}]}. `source` is a digest of the kernel's text: what was found for another is
+passed over. Files that come with the package are read first; what was found on this machine replaces them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pascaline.core.env import cache_dir
+from pascaline.core.files import write_atomically
+from pascaline.kernels.cuda.compiler import source_of
+from pascaline.kernels.cuda.linear_product import Product
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+
+SCHEMA = 1
+SHIPPED = Path(__file__).parent / "tuned"
+"""Of the files that come with the package."""
+
+Key = tuple[str, str, int, int, int]
+"""A way, the form of the weight, N, K and the step of rows."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The fastest geometry, a value of the kernel's own (None where there is no choice), and its time."""
+
+    geometry: object
+    seconds: float
+
+
+class TunedLinears:
+    """What was found on one card; empty where nothing was."""
+
+    def __init__(self, found: Mapping[Key, Found] | None = None) -> None:
+        self._found = dict(found or {})
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @classmethod
+    def of(cls, card: str) -> TunedLinears:
+        """What is known of the card that its driver calls so. Files that cannot be read are passed over."""
+        found: dict[Key, Found] = {}
+        for folder in (SHIPPED, cache_dir() / "tuned"):
+            found |= _read(folder / file_name(card))
+        return cls(found)
+
+    def get(self, way: LinearWay, product: Product) -> Found | None:
+        """For the step that the product's rows belong to."""
+        return self._found.get(_key(way, product))
+
+    def geometry(self, way: LinearWay, product: Product) -> object:
+        """None where nothing was found: the kernel's own choice."""
+        found = self.get(way, product)
+        return None if found is None else found.geometry
+
+    def with_found(self, way: LinearWay, product: Product, found: Found) -> TunedLinears:
+        """And this, for the product's step of rows."""
+        return TunedLinears({**self._found, _key(way, product): found})
+
+    def write(self, card: str, folder: Path | None = None) -> Path:
+        """Keep it, for this machine by default; returns the file.
+
+        Raises
+        ------
+        ConfigError : the folder cannot be written.
+        """
+        folder = folder or cache_dir() / "tuned"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / file_name(card)
+        linears = [_entry(key, found) for key, found in sorted(self._found.items(), key=lambda item: item[0])]
+        text = json.dumps({"schema": SCHEMA, "card": card, "linears": linears}, indent=1)
+        write_atomically(path, (text + "\n").encode())
+        return path
+
+
+def file_name(card: str) -> str:
+    """ "NVIDIA TITAN X (Pascal)" -> "titan-x-pascal.json"."""
+    return re.sub(r"[^a-z0-9]+", "-", card.lower().removeprefix("nvidia ")).strip("-") + ".json"
+
+
+def _key(way: LinearWay, product: Product) -> Key:
+    call = product.stepped().call
+    return way.name, _stored(product), call.outputs, call.columns, call.rows
+
+
+def _stored(product: Product) -> str:
+    """ "float16", or the definitions of a form in slabs that are not 0."""
+    if isinstance(product.stored, torch.dtype):
+        return str(product.stored).removeprefix("torch.")
+    definitions = product.stored.definitions
+    return " ".join(f"{name}={value}" for name, value in definitions if value and not _is_entry(name))
+
+
+def _is_entry(definition: str) -> bool:
+    """Of a table, whose values take as long as others."""
+    return definition.startswith("TABLE_")
+
+
+def _entry(key: Key, found: Found) -> dict[str, Any]:
+    way, stored, outputs, columns, rows = key
+    geometry = None if found.geometry is None else asdict(found.geometry)  # type: ignore[call-overload]
+    return {
+        "way": way,
+        "stored": stored,
+        "outputs": outputs,
+        "columns": columns,
+        "rows": rows,
+        "geometry": geometry,
+        "seconds": found.seconds,
+        "source": _source(_WAYS[way]),
+    }
+
+
+def _read(path: Path) -> dict[Key, Found]:
+    try:
+        data = json.loads(path.read_text())
+        if data["schema"] != SCHEMA:
+            return {}
+        return dict(_entries(data["linears"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _entries(linears: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, Found]]:
+    for each in linears:
+        way = _WAYS.get(each["way"])
+        if way is None or each["source"] != _source(way):
+            continue
+        geometry = None
+        if each["geometry"] is not None:
+            if way.geometry is None:
+                continue
+            geometry = way.geometry(**each["geometry"])
+        key = (way.name, *(each[name] for name in ("stored", "outputs", "columns", "rows")))
+        yield key, Found(geometry, float(each["seconds"]))
+
+
+def _source(way: LinearWay) -> str:
+    return source_of(way.file).digest.hex()[:16]
+
+
+_WAYS = {way.name: way for way in LINEAR_WAYS}
