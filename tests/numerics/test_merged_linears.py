@@ -42,7 +42,7 @@ def layers(path: Path) -> list[dict[str, list[Weight]]]:
     found = find_weights(model, checkpoint)
     resident = load_weights(model, checkpoint, found, device, as_it_is, ignore_progress)
     assert resident == model.resident_bytes()
-    assert resident == resident_bytes((held for item in found for held in item.held()), in_tiles=False)
+    assert resident == resident_bytes((held for item in found for held in item.held()), "packed")
     checkpoint.close()
     prefix = "model.layers.{}."
     return [

@@ -6,7 +6,7 @@ import importlib
 import math
 import pkgutil
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -14,7 +14,9 @@ import torch
 
 import pascaline.kernels
 from pascaline.core.errors import ShapeError, UnsupportedError
+from pascaline.engine.card import settle_chip
 from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Op, Policy
+from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.op import Case, Shaped, summation_error
 from pascaline.weights import Dense, Packed
@@ -34,19 +36,21 @@ class GuardedOutput:
 
     shape: tuple[int, ...]
     initial: torch.Tensor | None = None
+    device: torch.device = CPU
+    margin: int = MARGIN
     view: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         elements = math.prod(self.shape)
-        self._buffer = torch.full((elements + 2 * MARGIN,), CANARY)
-        self.view = self._buffer[MARGIN : MARGIN + elements].view(self.shape)
+        self._buffer = torch.full((elements + 2 * self.margin,), CANARY, device=self.device)
+        self.view = self._buffer[self.margin : self.margin + elements].view(self.shape)
         self.view.fill_(math.nan)
         if self.initial is not None:
             self.view.copy_(self.initial)
 
     def assert_nothing_outside_was_written(self) -> None:
-        assert (self._buffer[:MARGIN] == CANARY).all()
-        assert (self._buffer[-MARGIN:] == CANARY).all()
+        assert (self._buffer[: self.margin] == CANARY).all()
+        assert (self._buffer[-self.margin :] == CANARY).all()
 
 
 def tensors_of(value: object) -> list[torch.Tensor]:
@@ -75,8 +79,17 @@ def shaped(inputs: tuple[object, ...]) -> tuple[Shaped | None, ...]:
 CASES = [
     pytest.param(kernel, OPS[kernel.ops[0]], case, id=f"{kernel.name}: {case.name}")
     for kernel in KERNELS
+    if kernel.backend != "cuda"
     for case in OPS[kernel.ops[0]].cases
 ]
+CARD_CASES = [
+    pytest.param(kernel, OPS[kernel.ops[0]], case, id=f"{kernel.name}: {case.name}")
+    for kernel in KERNELS
+    if kernel.backend == "cuda"
+    for case in OPS[kernel.ops[0]].cases
+]
+CARD_ROWS = (1, 3, 5, 17, 130)
+"""Beside a case's own: kernels take few rows, or many."""
 
 
 @pytest.mark.parametrize(("kernel", "op", "case"), CASES)
@@ -107,6 +120,46 @@ def test_kernel_is_within_the_tolerance_of_the_reference(kernel: Kernel, op: Op,
     assert not wrong.any(), f"{int(wrong.sum())} of {wrong.numel()} elements outside of the tolerance"
 
 
+@pytest.fixture(scope="session")
+def card() -> tuple[Chip, KernelSet]:
+    """The card here, and the kernels that are compiled for it."""
+    chip, kernels, notes = settle_chip(torch.device("cuda", 0))
+    assert kernels is not None, notes
+    return chip, kernels
+
+
+@pytest.mark.parametrize(("kernel", "op", "case"), CARD_CASES)
+def test_a_cards_kernel_is_within_its_tolerance(
+    kernel: Kernel, op: Op, case: Case, device: str, request: pytest.FixtureRequest
+) -> None:
+    if device == "cpu":
+        return
+    chip, kernels = request.getfixturevalue("card")
+    if kernel.requires(chip) is not None:
+        return
+    workspace = Workspace(chip.device, kernels)
+    for rows in dict.fromkeys((case.axes["M"], *CARD_ROWS)):
+        inputs = inputs_of(op, replace(case, axes={**case.axes, "M": rows}))
+        operands = tuple(on_card(value, kernel, chip.device) for value in inputs)
+        sizes = op.bind(shaped(operands))
+        if kernel.takes(sizes, operands) is not None:
+            continue
+        # A kernel reads vectors: its output begins where torch's memory does.
+        out = GuardedOutput(op.output_shape(sizes), device=chip.device, margin=256)
+        kernel.launch(*operands, out=out.view, workspace=workspace, **case.parameters)
+        out.assert_nothing_outside_was_written()
+        expected = op.reference(*map(in_fp64, inputs), **case.parameters)
+        bound = (kernel.tolerance or op.tolerance).bound(*map(in_fp64, inputs), **case.parameters)
+        error = (out.view.double().cpu() - expected).abs()
+        assert (error <= bound).all(), f"{rows} rows: {float((error / bound).max()):.3g} of the tolerance"
+
+
+def on_card(value: object, kernel: Kernel, device: torch.device) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return kernel.prepare(value.to(device)) if isinstance(value, Dense | Packed) else value
+
+
 @pytest.mark.parametrize(("kernel", "op", "case"), CASES)
 def test_cost_is_positive_and_finite(kernel: Kernel, op: Op, case: Case) -> None:
     sizes = op.bind(shaped(inputs_of(op, case)))
@@ -125,11 +178,13 @@ def test_cost_is_positive_and_finite(kernel: Kernel, op: Op, case: Case) -> None
 
 
 def test_every_file_is_listed() -> None:
-    ops, kernels = [], []
+    ops: list[Op] = []
+    kernels: list[Kernel] = []
     for module in pkgutil.iter_modules(pascaline.kernels.__path__, "pascaline.kernels."):
         for value in vars(importlib.import_module(module.name)).values():
             ops += [value] if isinstance(value, Op) else []
-            kernels += [value] if isinstance(value, Kernel) else []
+            listed = value if isinstance(value, tuple) else (value,)
+            kernels += [each for each in listed if isinstance(each, Kernel)]
     assert sorted(op.name for op in ops) == sorted(OPS)
     assert sorted(kernel.name for kernel in kernels) == sorted(kernel.name for kernel in KERNELS)
 

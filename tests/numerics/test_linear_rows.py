@@ -1,0 +1,74 @@
+"""Linears of up to 16 rows by integer dot products against fp64."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from linear_harness import FORMS, Execute, LinearCase, check_far_outputs, check_linear, linear_cases
+
+from pascaline.core.errors import UnsupportedError
+from pascaline.kernels.cuda.linear_bounds import Arithmetic
+from pascaline.kernels.cuda.linear_call import LinearCall
+from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
+from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.packed_cases import random_packed
+from pascaline.weights.slabbed import slabbed_form
+
+CHIP = ChipLimits((6, 1), 3)
+EXACT = Arithmetic(planes=2, scale_group=32)
+FAST = Arithmetic(planes=1, scale_group=128)
+
+
+def _plan(planes: int, **more: object) -> functools.partial:
+    return functools.partial(plan_linear_rows, chip=CHIP, planes=planes, **more)
+
+
+@pytest.mark.parametrize("case", linear_cases(rows=(3, 7, 8, 11, 16, 1)), ids=str)
+def test_linear_rows(case: LinearCase, execute: Execute) -> None:
+    check_linear(_plan(2), EXACT, case, execute)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_linear_rows_of_one_plane(form: str, execute: Execute) -> None:
+    check_linear(_plan(1), FAST, LinearCase(form, 5, 150), execute)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 9, 16])
+def test_rows_of_one_plane(rows: int, execute: Execute) -> None:
+    check_linear(_plan(1), FAST, LinearCase("AWQ", rows), execute)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [RowsGeometry(2, 4, 4), RowsGeometry(2, 8, 1), RowsGeometry(4, 4, 2), RowsGeometry(4, 8, 2)],
+    ids=str,
+)
+@pytest.mark.parametrize("gated", [False, True])
+def test_geometries(geometry: RowsGeometry, gated: bool, execute: Execute) -> None:
+    case = LinearCase("Q4_K", 6, 336, 1152, output_dtype=torch.float32, is_gated=gated)
+    check_linear(_plan(2, geometry=geometry), EXACT, case, execute)
+
+
+def test_offsets_beyond_32_bits() -> None:
+    chip = ChipLimits((6, 1), 1 << 20)  # blocks of whole groups
+    check_far_outputs(functools.partial(plan_linear_rows, chip=chip, planes=2), EXACT)
+
+
+def test_what_it_refuses() -> None:
+    form = slabbed_form(random_packed(FORMS["AWQ"], 8, 128, torch.Generator()))
+    with pytest.raises(UnsupportedError, match="17 rows at once"):
+        plan_linear_rows(form, LinearCall(17, 8, 128), CHIP, 2)
+    with pytest.raises(UnsupportedError, match="a gated product of 24 outputs"):
+        plan_linear_rows(form, LinearCall(3, 24, 128, is_gated=True), CHIP, 2)
+    with pytest.raises(UnsupportedError, match="integer dot products on sm_60"):
+        plan_linear_rows(form, LinearCall(3, 8, 128), ChipLimits((6, 0), 3), 2)
+
+
+def test_candidates_are_few_and_different() -> None:
+    form = slabbed_form(random_packed(FORMS["AWQ"], 8, 128, torch.Generator()))
+    plans = candidates_linear_rows(form, LinearCall(8, 3584, 3584), ChipLimits((6, 1), 30), 2)
+    assert plans[0] == plan_linear_rows(form, LinearCall(8, 3584, 3584), ChipLimits((6, 1), 30), 2)
+    keys = [(plan.specialisation, plan.grid) for plan in plans]
+    assert len(set(keys)) == len(keys) <= 24
