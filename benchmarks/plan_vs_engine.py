@@ -77,7 +77,7 @@ class Case:
                 device_kind="cpu",
                 available_bytes=1 << 60,
                 utilization=1.0,
-                weights_bytes=resident_bytes(held, in_tiles=is_native),
+                weights_bytes=resident_bytes(held, "tiled" if is_native else "packed"),
                 max_batch_tokens=EngineConfig.max_batch_tokens,
                 max_sequences=self.sequences,
                 max_model_len=self.context,

@@ -32,7 +32,7 @@ from pascaline.kv.pages import PAGE_SIZE, pages_for
 from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer
-from pascaline.weights import Dense, Weight
+from pascaline.weights import Dense, Slabbed, Weight
 
 MEMORY_PAGE = 4096
 
@@ -115,6 +115,9 @@ def _warm_up() -> None:
 def _tensors(weight: Weight) -> Iterable[torch.Tensor]:
     if isinstance(weight, Dense):
         yield weight.tensor
+        return
+    if isinstance(weight, Slabbed):
+        yield from weight.buffers.values()
         return
     for value in vars(weight).values():
         if isinstance(value, torch.Tensor):

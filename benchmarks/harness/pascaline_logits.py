@@ -31,7 +31,7 @@ def logits(path: Path, prompts: list[list[int]], arithmetic: Arithmetic) -> NDAr
         max_model_len=CONTEXT,
         pages=pages_for(CONTEXT),
         arithmetic=arithmetic,
-        key_value_dtype=arithmetic,
+        key_value_dtype="fp32" if arithmetic == "fp32" else "auto",
     )
     runner = start(config, ignore_progress).runner
     rows = []

@@ -1,0 +1,164 @@
+"""Pascaline's linears on cards that are not at hand, as the timing model has them: int4 in groups of 128."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from recording import Recording, record
+from timing_model import Card, Kernel, Modelled, Wave, model_share, occupancy, read_kernel, simulate_wave
+
+from pascaline.hardware.nvrtc import find_nvrtc
+from pascaline.kernels.cuda.compiler import Compiler
+from pascaline.kernels.cuda.linear_call import LinearCall
+from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_tile import TileGeometry, plan_linear_tile
+from pascaline.kernels.cuda.quantise_input import InputForm, quantised_shapes
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
+from pascaline.kernels.packed_cases import PackedForm, random_packed
+from pascaline.weights.slabbed import Slabbed, to_slabs
+from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+INT4 = PackedForm(4, 128, (2,), zero=8)
+_SLABS = (2, 4)
+_CODES_PER_DOT, _LANES, _DOTS_PER_CLOCK = 4, 32, 4
+
+
+@dataclass(frozen=True)
+class ModelledLinear:
+    """One product's modelled time beside its limits.
+
+    Parameters
+    ----------
+    read_s : a plain read of the bytes that it moves.
+    peak_s : its dot products at the chip's peak; 0 for fp32.
+    """
+
+    columns: int
+    outputs: int
+    rows: int
+    inputs: InputForm
+    modelled: Modelled
+    read_s: float
+    peak_s: float
+    registers: int
+    local_bytes: int
+    blocks: int
+
+
+def model_decode(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
+    """One multiprocessor's share, executed whole: the outputs divided by their number."""
+    share = -(-outputs // card.gpu.sms // TILE_OUTPUTS) * TILE_OUTPUTS
+    weight = _weight(share, columns)
+    plan = plan_linear_decode(weight.form, LinearCall(rows, share, columns), _chip(card, 1), inputs)
+    kernel = _kernel(plan.specialisation)
+    recording = _recorded(plan, kernel, weight, rows, inputs, 1.0, card)
+    held = occupancy(kernel, plan.block[0], plan.shared_bytes)
+    return ModelledLinear(
+        columns,
+        outputs,
+        rows,
+        inputs,
+        modelled=model_share(kernel, recording, held.blocks, card),
+        read_s=card.read_s(recording.memory_bytes * card.gpu.sms),
+        peak_s=_peak_s(columns, outputs, rows, inputs, card),
+        registers=kernel.resources.registers,
+        local_bytes=kernel.resources.local_bytes,
+        blocks=held.blocks,
+    )
+
+
+def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
+    """One wave of blocks over few slabs, and what follows from it for all."""
+    call = LinearCall(rows, outputs, columns)
+    plan = plan_linear_tile(_weight(TILE_OUTPUTS, SLAB).form, call, _chip(card, card.gpu.sms), inputs)
+    kernel = _kernel(plan.specialisation)
+    held = occupancy(kernel, plan.block[0], plan.shared_bytes)
+    macros = dict(plan.specialisation.definitions)
+    geometry = TileGeometry(macros["WARPS_M"], macros["WARPS_N"], macros["MIN_BLOCKS"])
+    along_rows, along_outputs, splits = plan.grid
+    a_multiprocessor = -(-along_rows * along_outputs * splits // card.gpu.sms)
+    resident = min(held.blocks, a_multiprocessor)
+    wave = _wave(kernel, geometry, resident, inputs, 1 / along_rows, card)
+    return ModelledLinear(
+        columns,
+        outputs,
+        rows,
+        inputs,
+        modelled=wave.modelled(-(-columns // SLAB) / splits, a_multiprocessor, card),
+        read_s=card.read_s(outputs * columns * INT4.bits / 8),
+        peak_s=_peak_s(columns, outputs, rows, inputs, card),
+        registers=kernel.resources.registers,
+        local_bytes=kernel.resources.local_bytes,
+        blocks=held.blocks,
+    )
+
+
+@functools.cache
+def _wave(
+    kernel: Kernel, geometry: TileGeometry, resident: int, inputs: InputForm, from_memory: float, card: Card
+) -> Wave:
+    """One wave of blocks, along the outputs, over few slabs."""
+
+    def recorded(slabs: int) -> Recording:
+        weight = _weight(geometry.block_outputs * resident, slabs * SLAB)
+        call = LinearCall(geometry.block_rows, weight.shape[0], weight.shape[1])
+        plan = plan_linear_tile(weight.form, call, _chip(card, 1), inputs, geometry)
+        return _recorded(plan, kernel, weight, call.rows, inputs, from_memory, card)
+
+    return simulate_wave(kernel, resident, [(slabs, recorded(slabs)) for slabs in _SLABS], card)
+
+
+def _peak_s(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> float:
+    dots = rows * outputs * columns * inputs.planes / _CODES_PER_DOT / _LANES
+    return dots / _DOTS_PER_CLOCK / card.gpu.sms / card.hertz
+
+
+def _chip(card: Card, multiprocessors: int) -> ChipLimits:
+    major, minor = (int(number) for number in card.gpu.compute_capability.split("."))
+    return ChipLimits((major, minor), multiprocessors)
+
+
+@functools.cache
+def _kernel(specialisation: Specialisation) -> Kernel:
+    compiled = Compiler(find_nvrtc("sm_61"), "sm_61").compile(specialisation)
+    return read_kernel(compiled, specialisation.entry)
+
+
+@functools.cache
+def _weight(outputs: int, columns: int) -> Slabbed:
+    return to_slabs(random_packed(INT4, outputs, columns, torch.Generator().manual_seed(1)))
+
+
+def _recorded(
+    plan: LaunchPlan,
+    kernel: Kernel,
+    weight: Slabbed,
+    rows: int,
+    inputs: InputForm,
+    weights_from_memory: float,
+    card: Card,
+) -> Recording:
+    outputs, columns = weight.shape
+    weights = {name: each.numpy() for name, each in weight.buffers.items()}
+    given = _inputs(rows, columns, inputs)
+    for each in (*weights.values(), *given.values()):
+        each.flags.writeable = False
+    y = np.zeros((rows, outputs), np.float16)
+    shares = dict.fromkeys(weights, weights_from_memory) | dict.fromkeys(given, 1 / card.gpu.sms)
+    return record(plan, {**weights, **given, "y": y}, kernel.code, {**shares, "y": 1.0})
+
+
+def _inputs(rows: int, columns: int, inputs: InputForm) -> Mapping[str, Array]:
+    if not inputs.is_quantised:
+        return {"x": np.ones((rows, columns), np.float16)}
+    return {
+        name: torch.ones(shape, dtype=dtype).numpy()
+        for name, (shape, dtype) in quantised_shapes(rows, columns, inputs.planes).items()
+    }

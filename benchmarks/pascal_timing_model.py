@@ -1,0 +1,216 @@
+"""Speeds on Pascal cards that are not at hand, modelled from machine code, and how far that can be trusted.
+
+    pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.2.29
+    python benchmarks/pascal_timing_model.py --llamacpp llama_cpp_python-0.2.29.tar.gz
+
+Without `--llamacpp` the calibration is left out; `--sweeps` are results of cuda_linears.py, against which
+the model of the card that they were measured on is held. Takes minutes, and no GPU. What is printed is
+modelled, never measured; what is measured is llama.cpp's published speed on a Tesla P40
+(published_figures.toml), of which the model has the matrix products only: the rest of a prompt or of a token
+is taken as the same for all formats, fitted on Q4_0, and the other formats are held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness.llamacpp_kernels import FORMATS
+from harness.machine import RESULTS, now, software
+from harness.modelled_linears import ModelledLinear, model_decode, model_tile
+from harness.modelled_llamacpp import PROMPT_TOKENS, LlamaTimes, model_llamacpp
+from harness.modelled_sweep import compare_sweep
+from harness.published import Figure, read_figures
+from timing_model import Card
+
+from pascaline.core.errors import PascalineError
+from pascaline.hardware.gpus import find_gpu
+from pascaline.kernels.cuda.quantise_input import InputForm
+from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
+
+CASE = "pascal-timing-model"
+FITTED = "Q4_0"
+FASTEST = 2
+"""Ways of each sweep that are modelled."""
+
+SHAPES = ((3584, 3584), (3584, 4608), (18944, 3584), (3584, 37888))
+"""Qwen2.5-7B's linears: inputs, outputs."""
+
+CARDS = (("TITAN X (Pascal)", 1417), ("Tesla P40", 1531), ("GeForce GTX 1080 Ti", 1582))
+"""With the clocks that they are listed with."""
+
+DECODE = ((1, 2), (1, 0), (4, 2), (8, 1))
+"""Rows, and planes of int8 (0: fp32)."""
+
+TILES = ((512, 1, 128), (512, 2, 128), (512, 2, 32))
+"""Rows, planes, and inputs of a scale."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--llamacpp", type=Path, help="llama_cpp_python-0.2.29.tar.gz")
+    parser.add_argument("--sweeps", type=Path, nargs="+", default=[], help="of cuda_linears.py, on a card")
+    parser.add_argument("--cards", nargs="*", default=[name for name, _ in CARDS], help="of " + str(CARDS))
+    parser.add_argument("--output", type=Path, help="of the run record; under results/modelled by default")
+    parser.add_argument("--only", choices=("calibration", "decode", "tile"), nargs="+", default=[])
+    given = parser.parse_args(arguments)
+    try:
+        return _run(given)
+    except PascalineError as error:
+        sys.stderr.write(f"pascal_timing_model: {error}\n")
+        return 2
+
+
+def _run(given: argparse.Namespace) -> int:
+    rows: list[Row] = []
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    wanted = set(given.only or ("calibration", "decode", "tile"))
+    if "calibration" in wanted and given.llamacpp is not None:
+        for row, text in _calibration(given.llamacpp):
+            rows += [row] if row else []
+            note(text)
+    for path in given.sweeps:
+        for row, text in _compared(path):
+            rows += [row] if row else []
+            note(text)
+    cards = [Card(find_gpu(name), mhz) for name, mhz in CARDS if name in given.cards]
+    for card in cards:
+        note(f"{card.gpu.name} at {card.clock_mhz:g} MHz, modelled:")
+        for name, results in (("decode", _decode(card)), ("tile", _tiles(card))):
+            for linear in results if name in wanted else ():
+                rows.append(_row(card, name, linear))
+                note(f"  {name}: {_text(linear)}")
+    created = now()
+    record = RunRecord(
+        kind="bench", created=created, software=software("pascaline", "numpy"), rows=rows, notes=notes
+    )
+    path = given.output or RESULTS / "modelled" / f"{created[: len('2000-01-31')]}-{CASE}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(record, path)
+    return 0
+
+
+def _calibration(distribution: Path) -> Iterator[tuple[Row | None, str]]:
+    """Each format's two speeds beside what was published, and the errors of those held out."""
+    modelled = {form.name: model_llamacpp(distribution, form) for form in FORMATS}
+    figures = [figure for figure in read_figures() if _is_of_that_version(figure)]
+    for phase in ("prefill", "decode"):
+        of_phase = {_format(figure): figure for figure in figures if figure.phase == phase}
+        rest = _published_s(of_phase[FITTED]) - _products_s(modelled[FITTED], phase)
+        errors = []
+        for name, figure in sorted(of_phase.items()):
+            products, published = _products_s(modelled[name], phase), _published_s(figure)
+            error = (products + rest) / published - 1
+            if name != FITTED:
+                errors.append(abs(error))
+            yield (
+                Row(
+                    module=f"llama.cpp {name} on Tesla P40",
+                    op="matrix products",
+                    phase=phase,
+                    measured_s=published,
+                    predicted_s=products + rest,
+                ),
+                f"llama.cpp {name} {phase}: matrix products {products * 1e3:.1f} ms modelled, "
+                f"{products / published:.0%} of {published * 1e3:.1f} published; with the rest {error:+.1%}",
+            )
+        yield (
+            None,
+            f"{phase}: the rest is {rest * 1e3:.1f} ms (from {FITTED}); held out: median error "
+            f"{statistics.median(errors):.1%}, worst {max(errors):.1%}",
+        )
+
+
+def _compared(path: Path) -> Iterator[tuple[Row | None, str]]:
+    """The fastest ways of each sweep, and the errors of all of them."""
+    for (family, shape, rows), ways in itertools.groupby(
+        compare_sweep(path, FASTEST), key=lambda way: (way.family, way.shape, way.rows)
+    ):
+        errors = []
+        for way in ways:
+            errors.append(way.error)
+            yield (
+                Row(
+                    module=f"{shape}, {rows} rows",
+                    op=way.name,
+                    measured_s=way.measured_s,
+                    predicted_s=way.modelled_s,
+                ),
+                f"{family} {shape}, {rows} rows: {way.modelled_s * 1e6:.2f} µs modelled, "
+                f"{way.measured_s * 1e6:.2f} measured, {way.error:+.1%}: {way.name}",
+            )
+        yield None, f"{family} {shape}, {rows} rows: median error {statistics.median(map(abs, errors)):.1%}"
+
+
+def _is_of_that_version(figure: Figure) -> bool:
+    return (
+        figure.card.name == "Tesla P40"
+        and figure.engine == "llama.cpp, 2024-01"
+        and figure.model.name == "Llama-2-7B"
+        and _format(figure) in {form.name for form in FORMATS}
+    )
+
+
+def _format(figure: Figure) -> str:
+    return figure.format.name.removesuffix("_S")
+
+
+def _published_s(figure: Figure) -> float:
+    """Of the whole prompt, or of one token."""
+    return (PROMPT_TOKENS if figure.phase == "prefill" else 1) / figure.tokens_per_s
+
+
+def _products_s(times: LlamaTimes, phase: str) -> float:
+    return times.prefill_s if phase == "prefill" else times.decode_s
+
+
+def _decode(card: Card) -> Iterator[ModelledLinear]:
+    for (columns, outputs), (rows, planes) in itertools.product(SHAPES, DECODE):
+        inputs = InputForm(planes, 32, is_quantised=planes > 0)
+        yield model_decode(columns, outputs, rows, inputs, card)
+
+
+def _tiles(card: Card) -> Iterator[ModelledLinear]:
+    for (columns, outputs), (rows, planes, group) in itertools.product(SHAPES, TILES):
+        yield model_tile(columns, outputs, rows, InputForm(planes, group, is_quantised=True), card)
+
+
+def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
+    bound_s = max(linear.read_s, linear.peak_s)
+    bound_by: BoundBy = "memory" if bound_s == linear.read_s else "compute"
+    return Row(
+        module=f"{card.gpu.name}: {linear.columns}x{linear.outputs}, {linear.rows} rows",
+        op=f"linear_{name}, {linear.inputs.planes} planes, scales of {linear.inputs.scale_group}",
+        phase="decode" if name == "decode" else "prefill",
+        predicted_s=linear.modelled.time_s,
+        bound_s=bound_s,
+        bound_by=bound_by,
+    )
+
+
+def _text(linear: ModelledLinear) -> str:
+    time_s = linear.modelled.time_s
+    busiest = sorted(linear.modelled.busy.items(), key=lambda item: -item[1])[:3]
+    return (
+        f"{linear.columns}×{linear.outputs}, {linear.rows} rows, {linear.inputs.planes} planes, scales of "
+        f"{linear.inputs.scale_group}: {time_s * 1e6:.1f} µs, {linear.read_s / time_s:.3f} of a plain read, "
+        f"{linear.peak_s / time_s:.3f} of the dp4a peak, bound by {linear.modelled.bound_by}; "
+        f"busy: {', '.join(f'{name} {share:.2f}' for name, share in busiest)}; {linear.registers} registers, "
+        f"{linear.local_bytes} bytes local, {linear.blocks} blocks"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

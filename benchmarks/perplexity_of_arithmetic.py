@@ -1,0 +1,181 @@
+"""What each arithmetic of linears costs in perplexity, on a model's real weights.
+
+    python benchmarks/perplexity_of_arithmetic.py [--model demo] [--tokens 12000]
+
+Every linear's inputs are rounded as CUDA kernels round them, and multiplied in fp32: 16-bit integers in two
+planes (with a scale for 32 or for 128 inputs), one plane of 8 bits (for 32, for 128, or for all of a token),
+and half precision. Perplexity is over the texts of `harness.texts` and the project's own documents, in
+windows of 512 tokens, the first of each not counted. Beside it stands the mean divergence from fp32
+(Kullback and Leibler, in nats a token), which tells more than a perplexity does where both are small.
+
+The demo's weights are quantised to Q4_1 already: its perplexity is not the original model's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from harness.machine import measured_cpu, now, physical_cores, result_path, software
+from harness.texts import MORE_TEXTS, TEXTS
+
+from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.checkpoint.reference import resolve
+from pascaline.core.progress import ignore_progress
+from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
+from pascaline.kernels import KERNELS, Chip, Kernel, Launcher, Policy, linear
+from pascaline.kernels.kernel import Workspace, any_chip, as_it_is
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.pages import PAGE_SIZE, pages_for
+from pascaline.kv.step_batch import StepBatch
+from pascaline.layers.decoder import Decoder, build
+from pascaline.llm.model_text import ModelText
+from pascaline.models import read_config
+from pascaline.weights import Weight
+
+CASE = "perplexity-of-arithmetic"
+WINDOW = 512
+DOCUMENTS = Path(__file__).parent.parent / "docs"
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+
+
+def integers(largest: int, group: int | None) -> Rounding:
+    """Inputs as integers up to `largest`, with a scale for each `group` of them (None: for a whole token)."""
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        columns = x.shape[1]
+        size = columns if group is None else group
+        padded = torch.nn.functional.pad(x, (0, -columns % size)).view(len(x), -1, size)
+        scales = padded.abs().amax(2, keepdim=True) / largest
+        values = torch.where(scales > 0, (padded / scales).round() * scales, 0.0)
+        return values.flatten(1)[:, :columns].contiguous()
+
+    return rounded
+
+
+ROUNDINGS: dict[str, Rounding | None] = {
+    "fp32": None,
+    "two planes, 32 inputs a scale": integers(32512, 32),
+    "two planes, 128 inputs a scale": integers(32512, 128),
+    "half precision": lambda x: x.half().float(),
+    "bf16": lambda x: x.bfloat16().float(),
+    "one plane, 32 inputs a scale": integers(127, 32),
+    "one plane, 128 inputs a scale": integers(127, 128),
+    "one plane, a scale a token": integers(127, None),
+}
+
+
+class Rounded:
+    """The plain linear, of inputs that are rounded first as `rounding` says."""
+
+    def __init__(self) -> None:
+        self.rounding: Rounding | None = None
+
+    def launch(
+        self,
+        x: torch.Tensor,
+        weight: Weight,
+        bias: torch.Tensor | None,
+        *,
+        out: torch.Tensor,
+        workspace: Workspace,
+    ) -> None:
+        linear.launch(
+            x if self.rounding is None else self.rounding(x), weight, bias, out=out, workspace=workspace
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--tokens", type=int, default=12000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(physical_cores())
+    path = resolve(arguments.model, ignore_progress).path
+    rounded = Rounded()
+    model, cache = _model(path, rounded)
+    windows = _windows(path, arguments.tokens)
+    references: list[torch.Tensor] = []
+    results: dict[str, dict[str, float]] = {}
+    for name, rounding in ROUNDINGS.items():
+        rounded.rounding = rounding
+        losses, divergence, count = 0.0, 0.0, 0
+        for index, window in enumerate(windows):
+            logarithms = torch.log_softmax(_logits(model, cache, window), 1)
+            if rounding is None:
+                references.append(logarithms.half())
+            reference = references[index].float()
+            targets = torch.tensor(window[1:])[:, None]
+            losses -= float(logarithms[:-1].gather(1, targets).sum())
+            divergence += float((reference.exp() * (reference - logarithms)).sum())
+            count += len(window) - 1
+        perplexity = math.exp(losses / count)
+        exact = results.get("fp32", {}).get("perplexity", perplexity)
+        results[name] = {
+            "perplexity": perplexity,
+            "relative_change": perplexity / exact - 1,
+            "divergence_nats": 0.0 if rounding is None else divergence / count,
+        }
+        print(
+            f"{name:32} {perplexity:10.4f} {perplexity / exact - 1:+9.4%} {divergence / count:10.2e}",
+            flush=True,
+        )
+    cpu, created = measured_cpu(physical_cores()), now()
+    record = {
+        "created": created,
+        "software": software("torch"),
+        "model": arguments.model,
+        "tokens": sum(map(len, windows)),
+        "results": results,
+    }
+    target = result_path(cpu, created, CASE)
+    target.write_text(json.dumps(record, indent=2) + "\n")
+    print(target)
+
+
+def _model(path: Path, rounded: Rounded) -> tuple[Decoder, KeyValueCache]:
+    checkpoint = open_checkpoint(path)
+    device = torch.device("cpu")
+    kernel = Kernel("rounded", ("linear",), "torch", "fp32", any_chip, rounded.launch)
+    others = tuple(each for each in KERNELS if each.ops != ("linear",))
+    config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
+    model = build(config, Launcher(Policy(Chip(device), (kernel, *others), "fp32")))
+    model.rotary.build(WINDOW, load_rope_factors(checkpoint, config.rotary_dimensions // 2))
+    load_weights(model, checkpoint, find_weights(model, checkpoint), device, as_it_is, ignore_progress)
+    cache = KeyValueCache(config, pages_for(WINDOW), torch.float32, device, for_native=False)
+    checkpoint.close()
+    return model, cache
+
+
+def _windows(path: Path, tokens: int) -> list[list[int]]:
+    """Token ids of all texts, in windows, until there are enough."""
+    text = ModelText.load(path)
+    sources = [*TEXTS.values(), *MORE_TEXTS.values()]
+    sources += [file.read_text() for file in sorted(DOCUMENTS.rglob("*.md"))]
+    ids = [token for source in sources for token in text.encode(source)]
+    windows = [ids[start : start + WINDOW] for start in range(0, min(tokens, len(ids)), WINDOW)]
+    return [window for window in windows if len(window) > 1]
+
+
+@torch.inference_mode()
+def _logits(model: Decoder, cache: KeyValueCache, window: list[int]) -> torch.Tensor:
+    positions = torch.arange(len(window))
+    batch = StepBatch(
+        token_ids=torch.tensor(window),
+        positions=positions,
+        slots=positions,
+        page_table=torch.arange(-(-len(window) // PAGE_SIZE), dtype=torch.int32)[None],
+        query_start=torch.tensor([0, len(window)], dtype=torch.int32),
+        context_lengths=torch.tensor([len(window)], dtype=torch.int32),
+        logit_rows=positions,
+    )
+    logits: torch.Tensor = model(batch, cache)
+    return logits
+
+
+if __name__ == "__main__":
+    main()
