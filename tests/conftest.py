@@ -14,6 +14,7 @@ from running_server import RunningServer
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--gpu", action="store_true", help="run device tests on CUDA too; no card is an error")
+    parser.addoption("--emulator", action="store_true", help="run CUDA kernels as machine code of sm_61 too")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

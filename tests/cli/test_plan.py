@@ -120,7 +120,9 @@ def test_what_ifs(run: Run, demo_path: Path) -> None:
     narrow = plan(run, "demo", "--gpu", "p40", "--context", "2048", "--kv-dtype", "fp16")
     four = plan(run, "demo", "--gpu", "p40", "--context", "2048", "--concurrency", "4")
     linears = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536)
-    assert larger["weights_bytes"] - now["weights_bytes"] == linears * 2 - linears * 5 // 8
+    # Cards hold packed weights in slabs of 128 inputs: 640 of the 576.
+    held = 30 * (640 * (576 + 2 * 192) + 640 * 576 + 2 * 640 * 1536 + 1536 * 576)
+    assert larger["weights_bytes"] - now["weights_bytes"] == linears * 2 - held * 5 // 8
     assert narrow["kv_bytes_per_token"] * 2 == now["kv_bytes_per_token"] == 4 * 2 * 30 * 3 * 64
     assert four["kv_bytes"] == 4 * now["kv_bytes"]
     each = four["predicted"]["decode_tokens_per_s_of_one_sequence"]

@@ -9,7 +9,7 @@ import pytest
 from pascaline.hardware.gpus import find_gpu, gpus
 from pascaline.hardware.measured import LinearRates, MeasuredRates
 from pascaline.hardware.roofline import Roofline
-from pascaline.plan.chips import gpu_chip, gpu_torch_chip
+from pascaline.plan.chips import gpu_chip, gpu_own_chip
 from pascaline.workload.arithmetic import Chip, LinearWork, Way, decide
 from pascaline.workload.weight_form import TENSOR_FORMS, WeightForm
 
@@ -109,8 +109,9 @@ def test_what_was_measured_on_a_card_is_the_engine_s_own_not_a_good_one_s() -> N
         created="2026-01-31T12:00:00+00:00",
         software={},
     )
-    own, good = gpu_torch_chip(gpu, measured), gpu_chip(gpu, measured)
-    assert decide(work(1), own).predicted_s == pytest.approx(1e-10 * 1024 * 1000)
+    own, good = gpu_own_chip(gpu, measured), gpu_chip(gpu, measured)
+    torch = next(way for way in own.ways if way.choice == "torch fp32")
+    assert torch.seconds(work(1)) == pytest.approx(1e-10 * 1024 * 1000)
     assert decide(work(1), good).predicted_s == decide(work(1), gpu_chip(gpu)).predicted_s
 
 

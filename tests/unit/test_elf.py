@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pascaline.core.elf import Needs, versions_defined
+from pascaline.core.elf import Needs, build_id, versions_defined
 
 
 def make(folder: Path) -> Path:
@@ -44,3 +44,19 @@ def test_what_is_cut_off_or_something_else_is_refused(tmp_path: Path) -> None:
         library.write_bytes(broken)
         with pytest.raises(ValueError, match="libours"):
             versions_defined(library)
+
+
+def test_a_builds_name_is_what_readelf_says(tmp_path: Path) -> None:
+    library = make(tmp_path)
+    for option, name in (("0x00112233445566778899", "00112233445566778899"), ("none", None)):
+        command = ["gcc", "-shared", f"-Wl,--build-id={option}", "-o", library, tmp_path / "source.c"]
+        subprocess.run(command, check=True)
+        assert build_id(library) == name
+    python = Path(sys.executable).resolve()
+    notes = subprocess.run(["readelf", "-n", python], check=True, capture_output=True, text=True).stdout
+    found = re.search(r"Build ID: (\w+)", notes)
+    assert build_id(python) == (found[1] if found else None)
+    for broken in (b"", b"not an ELF file", python.read_bytes()[:70]):
+        library.write_bytes(broken)
+        with pytest.raises(ValueError, match="libours"):
+            build_id(library)

@@ -1,0 +1,171 @@
+"""Which linears cards compute how, from their limits alone: decisions, and the reasons that are given."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from pascaline.hardware.architectures import capability_numbers
+from pascaline.hardware.gpus import find_gpu
+from pascaline.kernels import KERNELS, OPS, Chip, Policy
+from pascaline.kernels.cuda.linear_product import ROW_STEPS, product_of
+from pascaline.kernels.cuda.linear_runner import recipe_of
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
+from pascaline.kernels.policy import Arithmetic, Decision
+from pascaline.weights import Dense, Packed, Slabbed, Weight
+from pascaline.weights.slabbed import SlabbedForm, slabbed_form, to_slabs
+
+OUTPUTS, COLUMNS = 37888, 3584
+LINEAR = OPS["linear"]
+MAXWELL, PASCAL_100, PASCAL = "GTX 980", "P100", "TITAN X (Pascal)"
+VOLTA, TURING, AMPERE, HOPPER = "V100", "T4", "RTX 3090", "H200"
+
+
+def chip_of(name: str) -> Chip:
+    gpu = find_gpu(name, memory_gib=16 if name in ("V100", "P100") else None)
+    limits = ChipLimits(
+        capability_numbers(gpu.compute_capability),
+        gpu.sms,
+        gpu.architecture.shared_memory_kib_per_block << 10,
+    )
+    return Chip(torch.device("cuda"), limits, gpu.roofline())
+
+
+def in_slabs_of(form: str, outputs: int = OUTPUTS, columns: int = COLUMNS) -> Slabbed:
+    """A weight of any size without memory."""
+    packed = random_packed(PACKED_FORMS[form], 8, 512, torch.Generator().manual_seed(0))
+    small = to_slabs(packed)
+    slabs = columns // 128
+    buffers = {
+        name: torch.empty((outputs * slabs // 32 * tensor.nbytes,), dtype=torch.uint8, device="meta")
+        for name, tensor in small.buffers.items()
+        if name not in ("codes", "inputs")
+    }
+    codes = torch.empty(slabs, outputs // 8, 128 * small.form.bits, dtype=torch.uint8, device="meta")
+    return Slabbed((outputs, columns), small.form, codes=codes, inputs=small.inputs, **buffers)
+
+
+def decided(name: str, weight: Weight, rows: int, arithmetic: Arithmetic = "auto") -> Decision:
+    sizes = {"M": rows, "N": weight.shape[0], "K": weight.shape[1]}
+    x = torch.empty(rows, weight.shape[1], device="meta")
+    return Policy(chip_of(name), KERNELS, arithmetic).decide(LINEAR, sizes, (x, weight, None))
+
+
+@pytest.mark.parametrize(
+    ("name", "arithmetic", "expected"),
+    [
+        # No dot products, no tensor cores: fp32 alone.
+        (
+            MAXWELL,
+            "auto",
+            {1: "decode_fp32", 2: "decode_fp32", 8: "simt", 17: "simt", 64: "simt", 512: "simt"},
+        ),
+        (PASCAL_100, "fast", {1: "decode_fp32", 2: "decode_fp32", 8: "simt", 17: "simt", 512: "simt"}),
+        # Dot products of bytes are four times as fast as fp32: two planes win wherever arithmetic counts.
+        (
+            PASCAL,
+            "auto",
+            {
+                1: "decode_two_planes",
+                2: "decode_two_planes",
+                8: "rows_two_planes",
+                17: "tile_two_planes",
+                64: "tile_two_planes",
+                512: "tile_two_planes",
+            },
+        ),
+        (PASCAL, "fast", {1: "decode_two_planes", 17: "tile_one_plane", 512: "tile_one_plane"}),
+        (PASCAL, "fp32", {1: "decode_fp32", 8: "simt", 512: "simt"}),
+        # Its tensor cores have no instruction that ours are written for: the library's many rows.
+        (VOLTA, "auto", {1: "decode_two_planes", 17: "tile_two_planes", 512: "dequantised"}),
+        (TURING, "auto", {1: "decode_two_planes", 512: "dequantised"}),
+        (AMPERE, "auto", {4: "decode_two_planes", 512: "dequantised"}),
+        (HOPPER, "auto", {1: "decode_two_planes", 17: "mma", 64: "mma", 512: "dequantised"}),
+        (HOPPER, "fp32", {1: "decode_fp32", 17: "simt", 512: "simt"}),
+    ],
+)
+def test_int4_by_rows(name: str, arithmetic: Arithmetic, expected: dict[int, str]) -> None:
+    weight = in_slabs_of("Q4_0")
+    found = {rows: decided(name, weight, rows, arithmetic).kernel.name for rows in expected}
+    assert found == {rows: f"cuda.linear_{way}" for rows, way in expected.items()}
+
+
+def test_a_reason_and_the_alternatives_times_come_along() -> None:
+    decision = decided(PASCAL, in_slabs_of("Q4_0"), 64)
+    assert decision.predicted_s is not None
+    assert decision.reason.startswith("int8 arithmetic, ")
+    assert "the fastest: cuda.linear_" in decision.reason
+    times = {each.choice: each.predicted_s for each in decision.alternatives}
+    assert times["cuda.linear_simt"] is not None
+    assert times["cuda.linear_simt"] > decision.predicted_s
+    assert "torch.linear" in times
+    assert "cuda.linear_mma" not in times  # there are no tensor cores
+    assert "cuda.linear_tile_one_plane" not in times  # it was not asked for
+
+
+@pytest.mark.parametrize("form", PACKED_FORMS)
+@pytest.mark.parametrize("name", [MAXWELL, PASCAL_100, PASCAL, VOLTA, TURING, AMPERE, HOPPER])
+def test_every_form_has_a_kernel_of_ours_for_any_number_of_rows(name: str, form: str) -> None:
+    weight = in_slabs_of(form, 64, 512)
+    for rows in (1, 2, 8, 17, 64, 512):
+        decision = decided(name, weight, rows)
+        assert decision.kernel.backend == "cuda"
+        assert decision.kernel.level == "exact"
+        assert decision.kernel.layout == "slabbed"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", [MAXWELL, PASCAL, TURING, HOPPER])
+def test_dense_weights(name: str, dtype: torch.dtype) -> None:
+    weight = Dense(torch.empty(OUTPUTS, COLUMNS, dtype=dtype, device="meta"))
+    assert decided(name, weight, 1).kernel.name == "cuda.linear_dense_decode"
+    unit = {torch.float16: "tensor_fp16", torch.bfloat16: "tensor_bf16"}.get(dtype)
+    roofline = chip_of(name).roofline
+    assert roofline is not None
+    has_unit = unit in roofline.operations_per_s
+    many = decided(name, weight, 512).kernel
+    assert many.arithmetic == (unit if has_unit else "fp32")
+
+
+def test_what_slabs_cannot_hold_is_left_to_torch() -> None:
+    packed = random_packed(PACKED_FORMS["Q4_0"], 64, 512, torch.Generator().manual_seed(0))
+    assert isinstance(packed, Packed)
+    assert decided(PASCAL, packed, 1).kernel.name == "torch.linear"
+    assert isinstance(slabbed_form(packed), SlabbedForm)
+
+
+def test_no_rows_are_left_to_torch() -> None:
+    assert decided(HOPPER, in_slabs_of("Q4_0"), 0).kernel.name == "torch.linear"
+
+
+def test_without_a_card_there_are_none_of_them() -> None:
+    decision = Policy(Chip(torch.device("cpu")), KERNELS, "fp32").decide(LINEAR, {})
+    assert decision.kernel.name == "torch.linear"
+    uncompiled = Policy(Chip(torch.device("cuda")), KERNELS).decide(LINEAR, {})
+    assert uncompiled.kernel.name == "torch.linear"
+    assert uncompiled.kernel.layout == "packed"
+    assert Policy(chip_of(PASCAL), KERNELS).decide(LINEAR, {}).kernel.layout == "slabbed"
+
+
+@pytest.mark.parametrize("way", LINEAR_WAYS, ids=lambda way: way.name)
+def test_numbers_of_rows_up_to_a_step_share_machine_code(way: LinearWay) -> None:
+    """Else a server would compile whenever a prompt has a length that none had before."""
+    weight: Dense | Slabbed = in_slabs_of("Q4_0", 3584, 3584)
+    if way.name.startswith("dense"):
+        dtype = torch.bfloat16 if way.name == "dense_brain" else torch.float16
+        weight = Dense(torch.empty(3584, 3584, dtype=dtype, device="meta"))
+    limits = chip_of(HOPPER).limits
+    assert limits is not None
+    for first, last in itertools.pairwise(ROW_STEPS):
+        if first < 16 or last > 1024:
+            continue
+        found = set()
+        for rows in {first + 1, (first + last) // 2, last}:
+            product = product_of(weight, rows, limits)
+            if way.refusal(product) is None:
+                found.add(tuple(plan.specialisation for plan in recipe_of(way, product, None).plans))
+        assert len(found) <= 1, (first, last)
