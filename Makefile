@@ -23,7 +23,7 @@ serve: setup ## serve a model over HTTP: MODEL=demo PORT=8000 HOST=127.0.0.1
 	@exec .venv/bin/pascaline serve '$(MODEL)' --host '$(HOST)' --port '$(PORT)'
 
 test: setup ## run the tests: TESTS=tests/unit for some of them
-	@exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(TESTS)
+	@exec .venv/bin/python -m pytest $(TESTS)
 
 check: setup ## lint, format, types and layers
 	@status=0; for command in "ruff check" "ruff format --check" mypy lint-imports; do \

@@ -259,7 +259,7 @@ def test_a_process_killed_at_any_moment_leaves_nothing_half_there(tmp_path: Path
 def test_what_cannot_be_kept_is_compiled_every_time_and_said_once(folder: Path, tmp_path: Path) -> None:
     """A folder without rights, a disk that takes a part of each file, and a file where a folder should be."""
     ((codes, _),) = built(folder, tmp_path / "whole")
-    # pytest's own folders are for their owner alone; there is one more where tests run in several processes.
+    # pytest's own folders are for their owner alone.
     above = takewhile(lambda parent: parent != Path(tempfile.gettempdir()), folder.parents)
     for parent in (folder, *above):
         parent.chmod(0o755)
