@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _check(
     results = []
     for recipe in recipes(slabbed, rows, _CHIP)[0]:
         case = Case(reference, lambda _what: None, MOST_ERROR.get(recipe.accuracy, 2e-3) * _MARGIN)
-        case.add(recipe.name, lambda each=recipe: our_way(kernels, each, copies, inputs))  # type: ignore[misc]
+        case.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))
         reason = case.failed.get(recipe.name)
         results.append({"case": f"{name}, M = {rows}, {recipe.name}", "failed": reason} | case.errors)
         print(f"{'FAILED' if reason else 'ok    '} {results[-1]['case']} {reason or ''}", flush=True)

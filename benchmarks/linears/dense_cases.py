@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class DenseCases:
         self._announce("compiling")
         for recipe in our_recipes.dense(size, rows, weight.dtype, self._chip, is_sweep):
             if recipe.name not in skip:
-                case.add(recipe.name, lambda each=recipe: our_way(self._kernels, each, copies, inputs))  # type: ignore[misc]
+                case.add(recipe.name, partial(our_way, self._kernels, recipe, copies, inputs))
         case.add("torch fp16", lambda: library_ways.dense("torch fp16", "half", weight, inputs, least))
         read = self._probes.read(copies.nbytes, least)
         found = case.time([read], _BUDGET_S, _ROUNDS)

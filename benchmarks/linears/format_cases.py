@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def measure_format(
     announce("compiling")
     for recipe in recipes:
         if recipe.name not in skip:
-            case.add(recipe.name, lambda each=recipe: our_way(kernels, each, copies, inputs))  # type: ignore[misc]
+            case.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))
     int4_weight = random_int4(size, generator).slabbed()
     int4 = WeightCopies.of(int4_weight.shape, int4_weight.buffers, LEAST_STREAMED_BYTES)
     beside: list[Way] = []

@@ -98,6 +98,7 @@ def time_in_turns(
         order = order[turn % len(order) :] + order[: turn % len(order)]
         events = []
         for name, each in order:
+            # torch gives these no types.
             start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
             each.graph.replay()
@@ -141,12 +142,14 @@ def _graph(way: Way, times: int) -> _Captured:
 
 @functools.cache
 def _capturing() -> torch.cuda.Stream:
+    # torch gives these no types.
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def _replay_s(graph: torch.cuda.CUDAGraph) -> float:
     """Roughly, after one replay that finds everything cold."""
     graph.replay()
+    # torch gives these no types.
     start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     graph.replay()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class Int4Cases:
         self, recipes: Sequence[NamedRecipe], weight: _Weight, inputs: torch.Tensor
     ) -> Iterator[tuple[str, Maker]]:
         for recipe in recipes:
-            yield recipe.name, lambda each=recipe: our_way(self._kernels, each, weight.copies, inputs)  # type: ignore[misc]
+            yield recipe.name, partial(our_way, self._kernels, recipe, weight.copies, inputs)
 
     def _build(self, recipes: Sequence[NamedRecipe]) -> dict[str, str]:
         """Compile all at the same time; the reasons of those that do not compile."""

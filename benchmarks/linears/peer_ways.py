@@ -54,6 +54,7 @@ class Peers:
 
         def launch(copy: int) -> None:
             # torch's handle for the current stream: it has the workspace that graphs need.
+            # torch gives it no types.
             handle = torch.cuda.current_blas_handle() if uses_cublas else None  # type: ignore[no-untyped-call]
             library = (ctypes.c_void_p(hgemm), ctypes.c_void_p(handle))
             self._call("peer_exllama_gemm", *library, inputs, *tensors[copy], output, dequantised, *sizes)

@@ -8,7 +8,13 @@ import torch
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, LinearCall
-from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import TILE_OUTPUTS
 
@@ -109,9 +115,7 @@ def plan_linear_simt(
             *("x", "inputs", *buffers, *EPILOGUE_BUFFERS, "partials", "arrivals"),
             *map(Integer, (call.rows, call.outputs, call.columns)),
         ),
-        scratch={"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
-        if geometry.splits > 1
-        else {},
+        scratch=parts_scratch(partial_bytes, tiles) if geometry.splits > 1 else {},
         geometry=geometry,
     )
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
 from pascaline.kernels.cuda.quantise_input import InputForm
-from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers
 
@@ -101,7 +107,6 @@ def plan_linear_tile(
         geometry = _geometries(form, call, chip, inputs)[0]
     grid = geometry.grid(call)
     tiles = grid[0] * grid[1]
-    is_split = geometry.splits > 1
     partial_bytes = 4 * geometry.block_rows * geometry.block_outputs * tiles * geometry.splits
     return LaunchPlan(
         Specialisation(
@@ -125,9 +130,7 @@ def plan_linear_tile(
             *("partials", "arrivals"),
             *map(Integer, (call.rows, call.outputs, -(-call.columns // SLAB))),
         ),
-        scratch={"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
-        if is_split
-        else {},
+        scratch=parts_scratch(partial_bytes, tiles) if geometry.splits > 1 else {},
         geometry=geometry,
     )
 

@@ -46,6 +46,11 @@ class Scratch:
     is_zeroed: bool = False
 
 
+def parts_scratch(partial_bytes: int, tiles: int) -> dict[str, Scratch]:
+    """For partial_sums.cuh: what blocks that share a tile leave for the last of them, and who has arrived."""
+    return {"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
+
+
 @dataclass(frozen=True)
 class Integer:
     """A 32-bit integer argument."""
