@@ -41,7 +41,7 @@ from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Specialisation
 from pascaline.kernels.packed_cases import PackedForm, random_packed
 from pascaline.weights import Dense, Slabbed, Weight
-from pascaline.weights.slabbed import to_slabs
+from pascaline.weights.slab_layout import to_slabs
 
 SHAPES = (  # Qwen2.5-7B's: outputs, columns, and whether there is a bias
     (4608, 3584, True),

@@ -24,7 +24,7 @@ from pascaline.engine.card import settle_chip
 from pascaline.kernels.cuda.autotune import ROWS, CardTimer, build_candidates, products_of, tune_product
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights import Slabbed
-from pascaline.weights.slabbed import to_slabs
+from pascaline.weights.slab_layout import to_slabs
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 FORMS = {"int4": PackedForm(4, 128, (2,), zero=8), **PACKED_FORMS}

@@ -33,7 +33,7 @@ from pascal_ptx import PascalKernels, write_ptx
 from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Packed
-from pascaline.weights.slabbed import to_slabs
+from pascaline.weights.slab_layout import to_slabs
 
 _CHIP = ChipLimits((6, 1), 28)
 _FILE, _RESULTS = "kernels.zip", "results.json"

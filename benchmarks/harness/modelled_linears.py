@@ -20,7 +20,8 @@ from pascaline.kernels.cuda.linear_tile import TileGeometry, plan_linear_tile
 from pascaline.kernels.cuda.quantise_input import InputForm, quantised_shapes
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
 from pascaline.kernels.packed_cases import PackedForm, random_packed
-from pascaline.weights.slabbed import Slabbed, to_slabs
+from pascaline.weights.slab_layout import to_slabs
+from pascaline.weights.slabbed import Slabbed
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -18,7 +18,7 @@ from linears.way import Way
 from linears.weights import log_normal_inputs, random_int4
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
-from pascaline.weights.slabbed import to_slabs
+from pascaline.weights.slab_layout import to_slabs
 
 _FORMS = {
     "8 bits": PackedForm(8, 128, (1,), zero=128),

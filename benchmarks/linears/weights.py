@@ -9,7 +9,8 @@ import torch
 from linears.cases import GROUP_SIZE, Shape
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes
-from pascaline.weights.slabbed import Slabbed, to_slabs
+from pascaline.weights.slab_layout import to_slabs
+from pascaline.weights.slabbed import Slabbed
 
 _ZERO = 8
 _MARLIN_BLOCK = 64

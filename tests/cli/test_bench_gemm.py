@@ -28,6 +28,8 @@ FIELDS = {
     *("share_of_limit", "share_of_best_library", "limit_tflops", "note"),
 }
 
+FORMS = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q8_0", "GPTQ-4"}
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -63,15 +65,19 @@ def test_one_json_object_and_what_was_saved(run: Run, tmp_path: Path) -> None:
     assert report["saved"].startswith(str(tmp_path))
     rates = load_measured(processor_name())
     assert rates is not None
-    assert set(rates.linears) == {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q4_K", "Q6_K", "Q8_0", "GPTQ-4"}
-    assert [rows for rows, _ in rates.linears["Q4_K"].rows] == [2, 17]
+    # Beside other programs a limit may be measured too low: what is beyond it has a note, and is not kept.
+    ours = [row for row in measured if row["algorithm"].startswith("pascaline")]
+    assert {row["storage"] for row in ours} == FORMS
+    for form in FORMS:
+        kept = [row["m"] for row in ours if row["storage"] == form and row["note"] is None]
+        assert [rows for rows, _ in rates.linears[form].rows] == kept if kept else form not in rates.linears
     record = read_record(Path(report["record"]))
     assert (record.kind, len(record.rows)) == ("bench", 30)
     if not isinstance(native.library(), str):
         assert report["clock_mhz_measured"] > 100
         assert {"fp32", "fp64", "int8"} == set(report["limits"]["operations_per_s"])
         assert rates.bytes_per_s > 1e8
-        assert rates.linears["Q4_K"].arithmetic == "int8"
+        assert {each["arithmetic"] for each in ours if each["storage"] == "Q4_K"} == {"int8"}
 
 
 def test_without_save_nothing_is_written(run: Run, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C while torch is imported and while the model is loaded: one exit code, and no traceback."""
+"""Ctrl-C while modules are imported and while the model is loaded: one exit code, and no traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("mapped", ["libtorch_cpu", "libtorch_python", "SmolLM2"])
+@pytest.mark.parametrize("mapped", ["_uuid", "libtorch_cpu", "libtorch_python", "SmolLM2"])
 def test_interrupted_while_it_starts(mapped: str, demo_path: Path) -> None:
     command = [sys.executable, "-m", "pascaline.cli.app", "generate", str(demo_path), "--prompt", "a"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

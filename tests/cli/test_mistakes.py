@@ -84,9 +84,7 @@ def test_cuda_without_a_card(run: Run) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a card")
-    assert "torch finds no usable CUDA device" in message(
-        run, "generate", "demo", *PROMPT, "--device", "cuda"
-    )
+    assert "finds no usable CUDA device" in message(run, "generate", "demo", *PROMPT, "--device", "cuda")
 
 
 def test_port_in_use_is_told_before_anything_is_loaded(run: Run) -> None:

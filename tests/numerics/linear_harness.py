@@ -31,7 +31,8 @@ from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.specialisation import Dimensions, LaunchPlan
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights.packed import Packed
-from pascaline.weights.slabbed import SlabbedForm, to_slabs
+from pascaline.weights.slab_layout import to_slabs
+from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 Buffers = Mapping[str, numpy.ndarray]

@@ -12,7 +12,8 @@ from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_bounds import Terms
 from pascaline.kernels.op import FP32_ROUNDING
 from pascaline.kernels.packed_cases import PackedForm, random_packed
-from pascaline.weights.slabbed import SlabbedForm, to_slabs
+from pascaline.weights.slab_layout import to_slabs
+from pascaline.weights.slabbed import SlabbedForm
 
 _UNITS = {
     torch.float32: (0.0, 2.0**-149),

@@ -22,7 +22,8 @@ from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.op import FP32_ROUNDING
 from pascaline.kernels.packed_cases import random_packed
-from pascaline.weights.slabbed import SlabbedForm, to_slabs
+from pascaline.weights.slab_layout import to_slabs
+from pascaline.weights.slabbed import SlabbedForm
 
 pytestmark = pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
 

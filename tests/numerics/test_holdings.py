@@ -25,7 +25,7 @@ from pascaline.kernels.policy import Arithmetic
 from pascaline.layers.decoder import Decoder, build
 from pascaline.models import FAMILIES, read_config
 from pascaline.weights import Packed, Weight
-from pascaline.weights.slabbed import slabbed_form, to_slabs
+from pascaline.weights.slab_layout import slabbed_form, to_slabs
 from pascaline.workload.holdings import HeldWeight, Layout, held_weights, resident_bytes, settled_tying
 from pascaline.workload.schemes import SCHEMES
 from pascaline.workload.step import StepShape, launches

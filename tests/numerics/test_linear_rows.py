@@ -14,7 +14,7 @@ from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.packed_cases import random_packed
-from pascaline.weights.slabbed import slabbed_form
+from pascaline.weights.slab_layout import slabbed_form
 
 CHIP = ChipLimits((6, 1), 3)
 EXACT = Arithmetic(planes=2, scale_group=32)

@@ -9,7 +9,7 @@ import torch
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
-from pascaline.weights.slabbed import form_of, to_slabs
+from pascaline.weights.slab_layout import form_of, to_slabs
 from pascaline.workload.slab_form import slabbed_bytes
 
 FORMS = PACKED_FORMS | {

@@ -55,6 +55,8 @@ def test_without_a_home_the_cache_folder_must_be_named(monkeypatch: pytest.Monke
     monkeypatch.setattr("os.getuid", lambda: 2_000_000_123)
     with pytest.raises(ConfigError, match="Set HOME, or PASCALINE_CACHE"):
         cache_dir()
+    with pytest.raises(ConfigError, match="PASCALINE_CACHE is '~nobody-of-this-name/x': no home folder"):
+        cache_dir({"PASCALINE_CACHE": "~nobody-of-this-name/x"})
 
 
 def test_files_are_replaced_whole_with_the_users_permissions(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.kernels.policy import Arithmetic, Decision
 from pascaline.weights import Dense, Packed, Slabbed, Weight
-from pascaline.weights.slabbed import SlabbedForm, slabbed_form, to_slabs
+from pascaline.weights.slab_layout import slabbed_form, to_slabs
+from pascaline.weights.slabbed import SlabbedForm
 
 OUTPUTS, COLUMNS = 37888, 3584
 LINEAR = OPS["linear"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from tune_linears import FORMS, random_slabbed
 
+from pascaline.core.errors import ConfigError
 from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels import KERNELS, OPS, Chip, Policy
 from pascaline.kernels.cuda import tuned
@@ -22,7 +24,7 @@ from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda.tuned import Found, TunedLinears, file_name
 from pascaline.kernels.packed_cases import random_packed
 from pascaline.weights import Slabbed
-from pascaline.weights.slabbed import to_slabs
+from pascaline.weights.slab_layout import to_slabs
 
 SHIPPED = tuned.SHIPPED
 CARD = "NVIDIA TITAN X (Pascal)"
@@ -114,6 +116,40 @@ def test_what_is_of_other_sources_or_damaged_is_passed_over(
     assert len(TunedLinears.of(CARD)) == 0
 
 
+def test_what_makes_no_sense_or_is_of_another_card_is_passed_over(weight: Slabbed) -> None:
+    path = found_by_grid(weight, (1,)).write(CARD)
+    good = json.loads(path.read_text())
+    assert good["linears"][0]["geometry"]["blocks"] >= 1
+
+    def passed_over(text: str) -> bool:
+        path.write_text(text)
+        return len(TunedLinears.of(CARD)) == 0
+
+    assert not passed_over(json.dumps(good))
+    assert passed_over(json.dumps(good | {"card": "NVIDIA H200"}))
+    for seconds in (0, -1.0, math.nan, math.inf, 10**400, "1e-5x", None):
+        wrong = good["linears"][0] | {"seconds": seconds}
+        assert passed_over(json.dumps(good | {"linears": [wrong, *good["linears"][1:]]})), seconds
+    for blocks in (0, -1, 1.0, "1", True, None, [1]):
+        geometry = good["linears"][0]["geometry"] | {"blocks": blocks}
+        wrong = good["linears"][0] | {"geometry": geometry}
+        assert passed_over(json.dumps(good | {"linears": [wrong]})), blocks
+    for text in (
+        "[" * 100_000,
+        '{"schema": 1, "card": 5, "linears": []}',
+        '{"schema": 1, "card": "", "linears": 7}',
+    ):
+        assert passed_over(text)
+
+
+def test_a_cache_that_cannot_be_written_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PASCALINE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match=r"cannot make .*Not a directory.*Point PASCALINE_CACHE"):
+        TunedLinears().write(CARD)
+    assert len(TunedLinears.of(CARD)) == 0
+
+
 def test_this_machines_findings_replace_those_that_come_with_the_package(
     weight: Slabbed, tmp_path: Path
 ) -> None:
@@ -148,7 +184,7 @@ def test_measured_geometries_are_what_is_compiled(weight: Slabbed) -> None:
     sizes = {"M": 60, "N": 512, "K": 1024}
     kernel = Policy(chip, KERNELS).decide(OPS["linear"], sizes, operands).kernel
     assert kernel.name == "cuda.linear_tile_two_planes"
-    assert kernel.specialisations(chip, sizes, operands)[-1] == other.specialisation
+    assert kernel.recipe(chip, sizes, operands).plans[-1].specialisation == other.specialisation
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -183,3 +219,19 @@ def test_candidates_whose_numbers_are_wrong_are_no_candidates(weight: Slabbed) -
     known = tune_product(product, weight.resident_bytes, ROOFLINE, TunedLinears(), wrong_where_fast)
     found = [known.get(way, product) for way in LINEAR_WAYS]
     assert {each.seconds for each in found if each is not None} == {slowest["linear_decode.cu"]}
+
+
+def test_a_candidate_may_fail_when_it_is_measured_again(weight: Slabbed) -> None:
+    product = product_of(weight, 1, LIMITS)
+    failed: list[str] = []
+
+    def fails_again(product: Product, recipe: Recipe, rounds: int) -> float:
+        file = recipe.plans[-1].specialisation.file
+        if rounds > 1 and file not in failed:
+            failed.append(file)
+            raise CandidateError("on purpose")
+        return by_grid(product, recipe)
+
+    known = tune_product(product, weight.resident_bytes, ROOFLINE, TunedLinears(), fails_again)
+    assert failed
+    assert known.get(WAYS["decode_two_planes"], product) is not None

@@ -11,10 +11,16 @@ import os
 import sys
 from io import TextIOWrapper
 
-import typer
-
-from pascaline.cli import bench, chat, compare, diagnose, doctor, generate, gpus, plan, serve
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.core.errors import EngineError, PascalineError
+
+try:
+    with uninterrupted():
+        import typer
+
+        from pascaline.cli import bench, chat, compare, diagnose, doctor, generate, gpus, plan, serve
+except KeyboardInterrupt:  # `main`, which sees to it otherwise, is not there yet
+    sys.exit(130)
 
 app = typer.Typer(
     name="pascaline",

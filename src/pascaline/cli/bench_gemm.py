@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,11 +45,13 @@ def gemm(
         from pascaline.bench.gemm_results import as_json as described
         from pascaline.bench.gemm_results import save as save_rates
         from pascaline.bench.product import parse_shape
-        from pascaline.engine.start import settle_device
+        from pascaline.engine.device import settle_device
 
     shapes = [parse_shape(text) for text in shape or ()]
     with ProgressBars() as progress:
-        report = bench_gemm(settle_device(device.value), shapes, progress)
+        settled, notes = settle_device(device.value)
+        report = bench_gemm(settled, shapes, progress)
+    report = replace(report, notes=(*notes, *report.notes))
     saved = save_rates(report) if save else None
     if as_json:
         print_json(described(report, saved))

@@ -21,10 +21,21 @@ MOST_THREADS = 4096
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Folder for everything that can be fetched or built again; not created here."""
+    """Folder for everything that can be fetched or built again; not created here.
+
+    Raises
+    ------
+    ConfigError : no home folder is known, or it begins with "~" and the name of nobody.
+    """
     configured = environ.get("PASCALINE_CACHE")
     if configured:
-        return Path(configured).expanduser()
+        try:
+            return Path(configured).expanduser()
+        except RuntimeError:
+            raise ConfigError(
+                f"PASCALINE_CACHE is {configured!r:.200}: no home folder of that name is known",
+                remedy="Set it to a folder that you may write to",
+            ) from None
     base = environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(base).expanduser() / "pascaline"

@@ -14,6 +14,7 @@ from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import OPS, Chip, Launcher
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_product import ROW_STEPS
+from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.layers.decoder import Decoder
@@ -39,25 +40,26 @@ def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]
 def build_kernels(
     model: Decoder, launcher: Launcher, kernels: KernelSet, most_rows: int, report: ProgressCallback
 ) -> None:
-    """Compile and load what steps of up to `most_rows` tokens launch.
+    """Compile and load what steps of up to `most_rows` tokens launch, and set apart memory for it.
 
     Raises
     ------
     CompileError, CudaError : a kernel does not compile or load.
     """
-    kernels.build(specialisations_of(model.products(), launcher, most_rows), report)
+    recipes = list(recipes_of(model.products(), launcher, most_rows))
+    kernels.build(specialisations_of(recipes), report)
+    kernels.reserve(recipes)
 
 
-def specialisations_of(
+def specialisations_of(recipes: Iterable[Recipe]) -> list[Specialisation]:
+    """What they need compiled, each once."""
+    return list(dict.fromkeys(plan.specialisation for recipe in recipes for plan in recipe.plans))
+
+
+def recipes_of(
     products: Iterable[tuple[Weight, torch.Tensor | None]], launcher: Launcher, most_rows: int
-) -> list[Specialisation]:
-    """What linears of so many rows and less need compiled; of their weights and biases no value is read."""
-    return list(dict.fromkeys(_specialisations(products, launcher, most_rows)))
-
-
-def _specialisations(
-    products: Iterable[tuple[Weight, torch.Tensor | None]], launcher: Launcher, most_rows: int
-) -> Iterator[Specialisation]:
+) -> Iterator[Recipe]:
+    """Of linears of so many rows and less; of their weights and biases no value is read."""
     seen: set[object] = set()
     rows = sorted({*range(1, _EACH_ROWS + 1), *ROW_STEPS} & {*range(1, most_rows)} | {most_rows})
     for weight, bias in products:
@@ -67,7 +69,7 @@ def _specialisations(
         seen.add(alike)
         for count in rows:
             x = torch.empty(count, weight.shape[1], device="meta")
-            yield from launcher.specialisations(OPS["linear"], x, weight, bias)
+            yield launcher.recipe(OPS["linear"], x, weight, bias)
 
 
 def _alike(weight: Weight) -> object:

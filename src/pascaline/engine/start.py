@@ -10,11 +10,12 @@ import torch
 
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.checkpoint.opening import open_checkpoint
-from pascaline.core.errors import ConfigError, UnsupportedError
+from pascaline.core.errors import UnsupportedError
 from pascaline.core.progress import ProgressCallback
 from pascaline.core.threads import compute_threads
 from pascaline.core.units import format_bytes
 from pascaline.engine.card import build_kernels, settle_chip
+from pascaline.engine.device import settle_device
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
@@ -39,28 +40,6 @@ class StartedModel:
     plan: MemoryPlan
     runner: Runner
     ready: Ready
-
-
-def settle_device(wanted: str) -> torch.device:
-    """The device that "auto" means, or the one asked for.
-
-    Raises
-    ------
-    ConfigError : CUDA was asked for and torch cannot use it here.
-    """
-    if wanted == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if wanted == "auto":
-        return torch.device("cpu")
-    built = torch.version.cuda
-    raise ConfigError(
-        "--device cuda: torch finds no usable CUDA device",
-        expected="an NVIDIA card with its driver, and a torch built for CUDA"
-        + (f" (this torch is built for CUDA {built})" if built else " (this torch is a CPU build)"),
-        remedy="nvidia-smi shows whether the driver sees a card; `make setup` picks a torch for it",
-    )
 
 
 def _available_bytes(device: torch.device) -> int:
@@ -115,7 +94,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     PascalineError : with the reason, before anything large is allocated where possible.
     """
     began = time.monotonic()
-    device = settle_device(config.device)
+    device, device_notes = settle_device(config.device)
     checkpoint = open_checkpoint(Path(config.model_path))
     try:
         model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
@@ -164,7 +143,13 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         weights_bytes=resident,
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
-        notes=[*plan.notes, *_departures(plan, resident), *_kernel_notes(config, device), *card_notes],
+        notes=[
+            *plan.notes,
+            *_departures(plan, resident),
+            *_kernel_notes(config, device),
+            *device_notes,
+            *card_notes,
+        ],
     )
     runner: Runner = EagerRunner(model, cache)
     if is_native:

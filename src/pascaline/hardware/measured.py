@@ -172,7 +172,10 @@ def save_measured(rates: MeasuredRates) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make {path.parent}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot make {path.parent}: {error.strerror}",
+            remedy="Point PASCALINE_CACHE to a folder that you may write to",
+        ) from None
     write_atomically(path, msgspec.json.format(msgspec.json.encode(rates), indent=2) + b"\n")
     return path
 

@@ -226,7 +226,8 @@ def find_nvrtc(architecture: str | None = None) -> Nvrtc:
             continue
         if architecture is None or architecture in known:
             return nvrtc
-        seen.append("NVRTC {}.{} starts at {}".format(*nvrtc.version, known[0] if known else "nothing"))
+        reach = f"makes code for {known[0]} to {known[-1]}" if known else "makes code for nothing"
+        seen.append("NVRTC {}.{} {}".format(*nvrtc.version, reach))
     wanted = f" for {architecture}" if architecture else ""
     raise UnsupportedError(f"no NVRTC{wanted}: {'; '.join(seen) or 'none is installed'}")
 

@@ -9,14 +9,16 @@ import numpy
 import torch
 
 from pascaline.kernels.cuda.linear_bounds import Terms, call_bound, product_bound
+from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.linear_product import Product, product_of
-from pascaline.kernels.cuda.linear_runner import recipe_of
+from pascaline.kernels.cuda.linear_runner import ALIGNMENT_BYTES, is_in_one_piece, recipe_of
 from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
-from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Chip, Kernel, Workspace
 from pascaline.kernels.op import Tolerance
 from pascaline.weights import Dense, Packed, Slabbed, Weight
-from pascaline.weights.slabbed import slabbed_form, to_slabs
+from pascaline.weights.slab_layout import slabbed_form, to_slabs
 from pascaline.workload.op_costs import Axes
 
 _ANY_CHIP = ChipLimits((9, 0), 1)
@@ -38,6 +40,10 @@ def _product(operands: tuple[object, ...], chip: ChipLimits) -> Product | str:
         return "it multiplies by weights in slabs and dense ones"
     if 0 in (x.shape[0], *weight.shape):
         return "there is nothing to do"
+    if isinstance(weight, Dense) and weight.tensor.dtype not in NUMBER_TYPES:
+        return f"it multiplies by weights of fp32, fp16 and bf16, not of {weight.tensor.dtype}"
+    if isinstance(weight, Dense) and not is_in_one_piece(weight.tensor):
+        return f"it reads memory, not strides, in vectors of {ALIGNMENT_BYTES} bytes: the weight is a view"
     bias_dtype = bias.dtype if isinstance(bias, torch.Tensor) else None
     return product_of(weight, x.shape[0], chip, input_dtype=x.dtype, bias_dtype=bias_dtype)
 
@@ -91,11 +97,9 @@ def _kernel(way: LinearWay) -> Kernel:
             return found.seconds
         return way.predicted_s(product, weight.resident_bytes, chip.roofline)
 
-    def specialisations(chip: Chip, _sizes: Axes, operands: tuple[object, ...]) -> tuple[Specialisation, ...]:
+    def recipe(chip: Chip, _sizes: Axes, operands: tuple[object, ...]) -> Recipe:
         product, _ = _certain(operands, chip)
-        return tuple(
-            plan.specialisation for plan in recipe_of(way, product, chip.tuned.geometry(way, product)).plans
-        )
+        return recipe_of(way, product, chip.tuned.geometry(way, product))
 
     def launch(
         x: torch.Tensor,
@@ -124,7 +128,7 @@ def _kernel(way: LinearWay) -> Kernel:
         level="exact" if way.is_exact else "fast",
         takes=takes,
         predicted_s=predicted_s,
-        specialisations=specialisations,
+        recipe=recipe,
     )
 
 

@@ -12,7 +12,8 @@ import torch
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_runner import LinearRunner
-from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.kernels.op import Tolerance
 from pascaline.weights import Weight
@@ -90,12 +91,12 @@ Level = Literal["exact", "fast"]
 Prediction = Callable[[Chip, Axes, tuple[object, ...]], float]
 """Seconds that a launch takes on a chip."""
 
-Specialisations = Callable[[Chip, Axes, tuple[object, ...]], tuple[Specialisation, ...]]
+Recipes = Callable[[Chip, Axes, tuple[object, ...]], Recipe]
 
 
-def nothing_compiled(_chip: Chip, _sizes: Axes, _operands: tuple[object, ...]) -> tuple[Specialisation, ...]:
-    """`specialisations` of kernels that are there already."""
-    return ()
+def nothing_compiled(_chip: Chip, _sizes: Axes, _operands: tuple[object, ...]) -> Recipe:
+    """`recipe` of kernels that are there already."""
+    return Recipe(())
 
 
 Launch = Callable[..., None]
@@ -118,7 +119,7 @@ class Kernel:
     level : how exact its arithmetic is.
     takes : None when it computes sizes and operands, else the reason why not.
     predicted_s : None where kernels stand in order of preference.
-    specialisations : what a launch needs compiled: `specialisations(chip, sizes, operands)`.
+    recipe : what a launch needs compiled, and memory for: `recipe(chip, sizes, operands)`.
     """
 
     name: str
@@ -134,7 +135,7 @@ class Kernel:
     level: Level = "exact"
     takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all
     predicted_s: Prediction | None = None
-    specialisations: Specialisations = nothing_compiled
+    recipe: Recipes = nothing_compiled
 
     def bytes_moved(self, axes: Axes) -> int:
         """Bytes that have to cross the memory bus, weights not counted (a `Weight` knows its own)."""

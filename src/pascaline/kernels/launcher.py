@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from pascaline.kernels.cuda.kernel_set import KernelSet
-from pascaline.kernels.cuda.specialisation import Specialisation
+from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
@@ -72,11 +72,11 @@ class Launcher:
         finally:
             self._recorder = None
 
-    def specialisations(self, op: Op, *inputs: Shaped | None) -> tuple[Specialisation, ...]:
-        """What `op` of such operands needs compiled, of which tensors may be on torch's meta device."""
+    def recipe(self, op: Op, *inputs: Shaped | None) -> Recipe:
+        """What `op` needs for such operands, of which tensors may be on torch's meta device."""
         sizes = op.bind(inputs)
         kernel = self._policy.decide(op, sizes, inputs).kernel
-        return kernel.specialisations(self._policy.chip, sizes, inputs)
+        return kernel.recipe(self._policy.chip, sizes, inputs)
 
     def kernel_of(self, op: Op) -> Kernel:
         """What the policy chooses for an op whatever its sizes."""

@@ -19,7 +19,7 @@ Arithmetic = Literal["auto", "fp32", "exact", "fast"]
 ARITHMETICS: tuple[Arithmetic, ...] = ("auto", "fp32", "exact", "fast")
 
 _AUTO: Mapping[Backend, Level] = {"torch": "exact", "native": "fast", "cuda": "exact"}
-"""The least exact level that "auto" takes of each backend: docs/decisions/0013 has the perplexities."""
+"""The least exact level that "auto" takes of each backend: docs/decisions/0014 has the perplexities."""
 
 ALIKE = 1.02
 """Times that are nearer to each other than this are the same: then exactness decides."""

@@ -18,28 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.weights.codes import Codes
 from pascaline.weights.formula import Unpacked
-from pascaline.weights.packed import Packed
-from pascaline.workload.slab_form import (
-    QUARTER,
-    SLAB,
-    TILE_OUTPUTS,
-    Integers,
-    integers_layout,
-    scale_rows,
-    scales_per_slab,
-)
-from pascaline.workload.weight_form import PLANE_BITS, WeightForm
-
-_PIECE_OUTPUTS = 4096
-"""Outputs that are laid out at once: a bound on the memory that it takes beside the weight."""
-
+from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers
+from pascaline.workload.weight_form import PLANE_BITS
 
 _SCALE_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.uint8: 3}
 
@@ -168,7 +153,7 @@ class Slabbed:
         """Values of some rows: `tiles` takes some along an array's second axis, `pick` rows of those."""
         form, slabs = self.form, self.slabs
         codes = pick(_codes_of(tiles(self.codes), form.bits))
-        numbers = tiles(_split(self.scales, 1, (-1, TILE_OUTPUTS))).flatten(1, 2)  # (R, rows, P, 1 or 2)
+        numbers = tiles(split_axis(self.scales, 1, (-1, TILE_OUTPUTS))).flatten(1, 2)  # (R, rows, P, 1 or 2)
         # Per group of `size` stored inputs: (rows, groups).
         size = _group_size(form)
         groups = slabs * SLAB // size
@@ -181,7 +166,7 @@ class Slabbed:
         zeros = None
         if self.zeros is not None:
             per_tile = TILE_OUTPUTS // (2 if form.zero_bits == 4 else 1)
-            taken = tiles(_split(self.zeros, 1, (-1, per_tile))).flatten(1, 2)
+            taken = tiles(split_axis(self.zeros, 1, (-1, per_tile))).flatten(1, 2)
             if form.zero_bits == 4:
                 taken = torch.stack((taken & 15, taken >> 4), dim=2).flatten(1, 2)
             zeros = pick(_spread(taken, form, groups))
@@ -212,13 +197,13 @@ class Slabbed:
         """a and b, (rows, groups) each."""
         if self.integers is None:
             return None, None
-        fields = tiles(_split(self.integers, 1, (-1, TILE_OUTPUTS))).flatten(1, 2).to(torch.int32)
+        fields = tiles(split_axis(self.integers, 1, (-1, TILE_OUTPUTS))).flatten(1, 2).to(torch.int32)
         layout = self.form.integers
         if self.integers_high is not None:
-            high = tiles(_split(self.integers_high, 1, (-1, TILE_OUTPUTS))).flatten(1, 2).to(torch.int32)
+            high = tiles(split_axis(self.integers_high, 1, (-1, TILE_OUTPUTS))).flatten(1, 2).to(torch.int32)
             both = torch.stack((high & 15, high >> 4), dim=1).flatten(0, 1)[: self.slabs]
             fields = fields | both << 8
-        shifts, width = _FIELDS[layout]
+        shifts, width = INTEGER_FIELDS[layout]
         parts = [(fields >> shift) & ((1 << width) - 1) for shift in shifts]
         if layout in (Integers.SCALE_8, Integers.SCALES_8_8):
             parts = [torch.where(part > 127, part - 256, part) for part in parts]
@@ -231,7 +216,7 @@ class Slabbed:
         return kinds[0], kinds[1] if len(kinds) > 1 else None
 
 
-_FIELDS: dict[Integers, tuple[tuple[int, ...], int]] = {
+INTEGER_FIELDS: dict[Integers, tuple[tuple[int, ...], int]] = {
     Integers.SCALE_8: ((0,), 8),
     Integers.SCALES_8_8: ((0, 8), 8),
     Integers.SCALES_OFFSETS_4: ((0, 4, 8, 12), 4),
@@ -269,10 +254,10 @@ def _codes_of(tiles: torch.Tensor, bits: int) -> torch.Tensor:
         fields = 8 // plane
         if plane == 8:
             # (slab, tile, part, output, quarter, 16 bytes)
-            lanes = _split(data, 2, (2, TILE_OUTPUTS, 4, 16)).permute(1, 3, 0, 4, 2, 5)
+            lanes = split_axis(data, 2, (2, TILE_OUTPUTS, 4, 16)).permute(1, 3, 0, 4, 2, 5)
             words = lanes.reshape(count * TILE_OUTPUTS, slabs * SLAB).view(torch.int8)
         else:
-            lanes = _split(data, 2, (TILE_OUTPUTS, 4, 1, plane * 4)).permute(1, 2, 0, 3, 4, 5)
+            lanes = split_axis(data, 2, (TILE_OUTPUTS, 4, 1, plane * 4)).permute(1, 2, 0, 3, 4, 5)
             shifts = torch.arange(fields, device=tiles.device, dtype=torch.uint8) * plane
             spread = (lanes >> shifts[:, None]) & ((1 << plane) - 1)
             words = spread.reshape(count * TILE_OUTPUTS, slabs * SLAB) << first
@@ -282,174 +267,6 @@ def _codes_of(tiles: torch.Tensor, bits: int) -> torch.Tensor:
     return codes
 
 
-def _tiles_of(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """The inverse of `_codes_of`: uint8 codes (rows, slabs · 128), rows in whole tiles."""
-    slabs = codes.shape[1] // SLAB
-    planes = []
-    first = 0
-    for plane in PLANE_BITS[bits]:
-        fields = 8 // plane
-        part = (codes >> first) & ((1 << plane) - 1)
-        # (tile, output, slab, quarter, field, code word · 4 bytes)
-        words = part.view(-1, TILE_OUTPUTS, slabs, 4, fields, plane * 4)
-        packed = words[..., 0, :].clone()
-        for field in range(1, fields):
-            packed |= words[..., field, :] << field * plane
-        if plane == 8:
-            ordered = _split(packed, 4, (2, 16)).permute(2, 0, 4, 1, 3, 5)
-        else:
-            ordered = packed.permute(2, 0, 1, 3, 4)
-        planes.append(ordered.reshape(slabs, len(words), SLAB * plane))
-        first += plane
-    return torch.cat(planes, dim=2)
-
-
-def slabbed_form(weight: Packed) -> SlabbedForm | str:
-    """The form that `weight` takes in slabs, or the reason why it cannot."""
-    columns, super_size = weight.shape[1], weight.super_size
-    integers = integers_layout(form_of(weight), columns)
-    if isinstance(integers, str):
-        return integers
-    is_signed = weight.codes.planes[0].data.dtype == torch.int8
-    # What is taken off to make group scales of 8 bits signed is taken off when they are laid out.
-    is_settled = integers in (Integers.SCALE_8, Integers.SCALES_8_8)
-    return SlabbedForm(
-        bits=weight.bits,
-        super_size=0 if super_size >= columns and integers is Integers.NONE else super_size,
-        scale_dtype=weight.scales.dtype,
-        has_offsets=weight.offsets is not None,
-        integers=integers,
-        group_scale_zero=0 if is_settled else weight.group_scale_zero,
-        zero=weight.zero - (128 if weight.bits == 8 and not is_signed else 0),
-        zero_bits=0 if weight.zeros is None else 4 if weight.zeros.bits <= 4 else 8,
-        table=None if weight.table is None else tuple(weight.table.tolist()),
-    )
-
-
-def form_of(weight: Packed) -> WeightForm:
-    """What the directory of a checkpoint would say of `weight`."""
-
-    def bits(codes: Codes | None) -> int:
-        return 0 if codes is None else codes.bits
-
-    return WeightForm(
-        kind="packed",
-        type_name="",
-        bits=weight.bits,
-        group_size=weight.group_size,
-        super_size=weight.super_size,
-        scale_bytes=weight.scales.element_size(),
-        has_offsets=weight.offsets is not None,
-        group_scale_bits=bits(weight.group_scales),
-        group_offset_bits=bits(weight.group_offsets),
-        zeros_bits=bits(weight.zeros),
-        is_permuted=weight.permutation is not None,
-    )
-
-
-def to_slabs(weight: Packed) -> Slabbed:
-    """`weight` in slabs, on its device.
-
-    Raises
-    ------
-    UnsupportedError : it has no form in slabs (`slabbed_form` says why).
-    """
-    form = slabbed_form(weight)
-    if isinstance(form, str):
-        raise UnsupportedError(f"a packed weight in slabs: {form}")
-    outputs, columns = weight.shape
-    slabs, padded = -(-columns // SLAB), -(-outputs // TILE_OUTPUTS) * TILE_OUTPUTS
-    device = weight.scales.device
-    codes = torch.empty((slabs, padded // TILE_OUTPUTS, SLAB * form.bits), dtype=torch.uint8, device=device)
-    for start in range(0, outputs, _PIECE_OUTPUTS):
-        stop = min(start + _PIECE_OUTPUTS, outputs)
-        piece = weight.codes.unpack(partial(_rows, start, stop))
-        if form.bits == 8 and piece.dtype == torch.uint8:
-            piece = piece ^ 0x80  # minus 128
-        whole = _padded(
-            piece.view(torch.uint8), -(-(stop - start) // TILE_OUTPUTS) * TILE_OUTPUTS, slabs * SLAB
-        )
-        first = start // TILE_OUTPUTS
-        codes[:, first : first + len(whole) // TILE_OUTPUTS] = _tiles_of(whole, form.bits)
-    rows, per_slab = scale_rows(form.super_size, slabs), scales_per_slab(form.super_size)
-
-    def entries(numbers: torch.Tensor) -> torch.Tensor:
-        """(N, K / S) to (R, N8, P)."""
-        return _padded(numbers, padded, rows * per_slab).view(padded, rows, per_slab).transpose(0, 1)
-
-    scales = [entries(numbers) for numbers in (weight.scales, weight.offsets) if numbers is not None]
-    integers, integers_high = _laid_out_integers(weight, form, slabs, padded)
-    arrays = {
-        "codes": codes,
-        "scales": torch.stack(scales, dim=-1),
-        "integers": integers,
-        "integers_high": integers_high,
-        "zeros": None if weight.zeros is None else _zeros(entries(weight.zeros.unpack()), form),
-        "inputs": None if weight.permutation is None else _inputs(weight.permutation, slabs * SLAB),
-    }
-    # Kernels read memory, not strides.
-    return Slabbed(
-        weight.shape,
-        form,
-        **{name: array.contiguous() for name, array in arrays.items() if array is not None},
-    )
-
-
-def _split(tensor: torch.Tensor, axis: int, sizes: tuple[int, ...]) -> torch.Tensor:
+def split_axis(tensor: torch.Tensor, axis: int, sizes: tuple[int, ...]) -> torch.Tensor:
     """`tensor` with one axis as several."""
     return tensor.view(*tensor.shape[:axis], *sizes, *tensor.shape[axis + 1 :])
-
-
-def _rows(start: int, stop: int, tensor: torch.Tensor) -> torch.Tensor:
-    return tensor[start:stop]
-
-
-def _padded(values: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """`values` with zeros below and beside."""
-    return torch.nn.functional.pad(values, (0, columns - values.shape[1], 0, rows - values.shape[0]))
-
-
-def _zeros(entries: torch.Tensor, form: SlabbedForm) -> torch.Tensor:
-    if form.zero_bits == 8:
-        return entries
-    pairs = entries.reshape(entries.shape[0], -1, 2, entries.shape[2])
-    return pairs[:, :, 0] | pairs[:, :, 1] << 4
-
-
-def _inputs(permutation: torch.Tensor, stored: int) -> torch.Tensor:
-    inputs = torch.full((stored,), -1, dtype=torch.int32, device=permutation.device)
-    inputs[: len(permutation)] = permutation.int()
-    return inputs
-
-
-def _laid_out_integers(
-    weight: Packed, form: SlabbedForm, slabs: int, padded: int
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """`Slabbed.integers` and `integers_high`."""
-    if weight.group_scales is None:
-        return None, None
-    per_quarter = QUARTER // weight.group_size
-
-    def groups(codes: Codes, zero: int) -> list[torch.Tensor]:
-        """Each group of a quarter, (slabs, N8, 4) int32."""
-        values = codes.unpack().to(torch.int32) - zero
-        whole = _padded(values, padded, slabs * 4 * per_quarter).view(padded, slabs, 4, per_quarter)
-        return list(whole.permute(3, 1, 0, 2))
-
-    settled = weight.group_scale_zero - form.group_scale_zero
-    parts = groups(weight.group_scales, settled)
-    if weight.group_offsets is not None:
-        parts += groups(weight.group_offsets, 0)
-    shifts, width = _FIELDS[form.integers]
-    fields = torch.zeros_like(parts[0])
-    for shift, part in zip(shifts, parts, strict=True):
-        fields |= (part & ((1 << width) - 1)) << shift
-    if form.integers is Integers.SCALE_8:
-        return fields.to(torch.uint8), None
-    if form.integers in (Integers.SCALES_8_8, Integers.SCALES_OFFSETS_4):
-        return fields.to(torch.uint16), None
-    high = fields >> 8
-    even, odd = high[0::2], high[1::2]
-    packed = even.clone()
-    packed[: len(odd)] |= odd << 4
-    return (fields & 0xFF).to(torch.uint8), packed.to(torch.uint8)

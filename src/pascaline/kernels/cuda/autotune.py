@@ -58,23 +58,26 @@ def build_candidates(
     report: ProgressCallback,
     rows: Iterable[int] = ROWS,
 ) -> None:
-    """Compile all that a search over `weights` measures, at once; what does not compile it finds out.
+    """Compile all that a search over `weights` measures, at once, and set apart memory for it.
+
+    What does not compile the search finds out.
 
     Raises
     ------
     CudaError : a kernel does not load.
     """
     listed = tuple(rows)
-    found = {
-        plan.specialisation: None
+    recipes = [
+        recipe
         for weight in weights
         for product in products_of(weight, kernels, listed)
         for way in worth_trying(product, weight.resident_bytes, roofline)
         for _, recipe in _candidates(way, product)
-        for plan in recipe.plans
-    }
+    ]
+    found = dict.fromkeys(plan.specialisation for recipe in recipes for plan in recipe.plans)
     with contextlib.suppress(CompileError):  # of one: the search leaves it out
         kernels.build(found, report)
+    kernels.reserve(recipes)
 
 
 def tune_product(
@@ -92,10 +95,10 @@ def tune_product(
             with contextlib.suppress(CandidateError):
                 looked.append((timer(product, recipe, _LOOK_ROUNDS), place, geometry, recipe))
         looked.sort(key=lambda each: each[:2])
-        timed = [
-            (timer(product, recipe, _ROUNDS), place, geometry)
-            for _, place, geometry, recipe in looked[:_SHORT_LIST]
-        ]
+        timed: list[tuple[float, int, object]] = []
+        for _, place, geometry, recipe in looked[:_SHORT_LIST]:
+            with contextlib.suppress(CandidateError):
+                timed.append((timer(product, recipe, _ROUNDS), place, geometry))
         if timed:
             seconds, _, geometry = min(timed, key=lambda each: each[:2])
             known = known.with_found(way, product, Found(geometry, seconds))

@@ -69,13 +69,17 @@ def describe(here: Surroundings) -> str:
 def _remedy(here: Surroundings) -> str:
     card = here.card
     if card.capability < OLDEST_CAPABILITY:
-        return "Pascaline starts at compute capability {}.{}: use --device cpu".format(*OLDEST_CAPABILITY)
+        return torch_remedy(here)
     wheel = WHEEL_OF_CUDA_12 if card.capability < _FIRST_OF_CUDA_13 else WHEEL_OF_CUDA_13
     if has_code_for(here.torch_architectures, card.capability):
         return f"Install {wheel} beside this torch: pip install {wheel}"
+    return f"This torch has no code for the card either: {torch_remedy(here)}"
+
+
+def torch_remedy(here: Surroundings) -> str:
+    """How to get a torch that has code for the card, if there is one."""
+    if here.card.capability < OLDEST_CAPABILITY:
+        return "Pascaline starts at compute capability {}.{}: use --device cpu".format(*OLDEST_CAPABILITY)
     driver = parse_driver(here.driver) if here.driver else None
-    requirement = choose_torch(Machine((card,), driver), newest="torch").requirement
-    return (
-        f"This torch has no code for the card either: pip install {requirement}, which brings NVRTC with it; "
-        "`pascaline doctor` checks the rest"
-    )
+    requirement = choose_torch(Machine((here.card,), driver), newest="torch").requirement
+    return f"pip install {requirement}, which brings NVRTC with it; `pascaline doctor` checks the rest"

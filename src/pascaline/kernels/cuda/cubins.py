@@ -32,7 +32,10 @@ class Cubins:
         """What went otherwise than it should, for the user."""
         if self._cache.trouble is None:
             return []
-        return [f"kernels are compiled anew at every start: {self._cache.trouble}"]
+        return [
+            f"kernels are compiled anew at every start: {self._cache.trouble}; PASCALINE_CACHE can name "
+            "another folder to keep them in"
+        ]
 
     def key(self, specialisation: Specialisation) -> str:
         """Equal for kernels that are in one cubin."""

@@ -18,7 +18,7 @@ from pascaline.kernels.cuda.compiler import FOLDER
 from pascaline.kernels.cuda.compiler_choice import Surroundings, choose_compiler, describe
 from pascaline.kernels.cuda.cubin_cache import CubinCache
 from pascaline.kernels.cuda.cubins import Cubins
-from pascaline.kernels.cuda.recipe import Described
+from pascaline.kernels.cuda.recipe import Described, Recipe
 from pascaline.kernels.cuda.scratch_memory import ScratchMemory
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
 
@@ -43,7 +43,7 @@ class KernelSet:
         torch.cuda.synchronize(device)
         self.device = device
         self._device = Device(_ordinal(device))
-        self._here = _surroundings(device)
+        self._here = surroundings(device)
         self.limits = ChipLimits(
             compute_capability=self._here.card.capability,
             multiprocessors=self._device.attribute(_MULTIPROCESSORS),
@@ -99,6 +99,10 @@ class KernelSet:
         with self._device:
             return BoundLaunch(function, plan, {**addresses, **self._scratch.addresses(plan)})
 
+    def reserve(self, recipes: Iterable[Recipe]) -> None:
+        """Set apart the memory that launches of `recipes` need beside their operands; see `ScratchMemory`."""
+        self._scratch.reserve(recipes)
+
     def handed_on(self, described: Mapping[str, Described]) -> dict[str, torch.Tensor]:
         """Memory that one launch writes for the next; see `ScratchMemory.handed_on`."""
         return self._scratch.handed_on(described)
@@ -123,7 +127,8 @@ def _ordinal(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _surroundings(device: torch.device) -> Surroundings:
+def surroundings(device: torch.device) -> Surroundings:
+    """Of the card that torch calls `device`."""
     properties = torch.cuda.get_device_properties(device)
     return Surroundings(
         card=Card(properties.name, (properties.major, properties.minor)),

@@ -13,7 +13,7 @@ from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.weights import Dense, Slabbed
 
-_ALIGNMENT_BYTES = 16
+ALIGNMENT_BYTES = 16
 """Of operands: kernels read vectors of so many bytes."""
 _MOVING_BUFFERS = ("x", "bias", "y")
 
@@ -43,7 +43,8 @@ class LinearRunner:
         ------
         CompileError, CudaError : a kernel does not compile, load or launch.
         """
-        key = (way.name, x.shape[0], id(weight), None if bias is None else bias.dtype)
+        bias_dtype = None if bias is None else bias.dtype
+        key = (way.name, x.shape[0], id(weight), x.dtype, out.dtype, bias_dtype)
         found = self._bound.get(key)
         if found is None:
             if len(self._bound) >= self.MOST_BOUND:
@@ -83,5 +84,9 @@ def recipe_of(way: LinearWay, product: Product, geometry: object) -> Recipe:
 
 def _aligned(tensor: torch.Tensor) -> torch.Tensor:
     """In one piece that begins where vectors may."""
-    tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT_BYTES else tensor
+    return tensor if is_in_one_piece(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def is_in_one_piece(tensor: torch.Tensor) -> bool:
+    """Whether it is in order, and begins where vectors may."""
+    return tensor.is_contiguous() and tensor.data_ptr() % ALIGNMENT_BYTES == 0

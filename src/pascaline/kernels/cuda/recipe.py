@@ -68,6 +68,7 @@ class BoundRecipe:
 
     def __init__(self, kernels: Kernels, recipe: Recipe, fixed: Buffers, moving: tuple[str, ...]) -> None:
         self._buffers = {**dict.fromkeys(OPTIONAL_BUFFERS), **fixed, **dict.fromkeys(moving)}
+        self._absent: Buffers = dict.fromkeys(moving)
         self._pointers: dict[str, list[ctypes.c_void_p]] = {name: [] for name in moving}
         self._steps: list[Callable[[int], None]] = []
         addresses = {name: None if each is None else each.data_ptr() for name, each in self._buffers.items()}
@@ -93,8 +94,12 @@ class BoundRecipe:
             address = None if tensor is None else tensor.data_ptr()
             for pointer in self._pointers[name]:
                 pointer.value = address
-        for step in self._steps:
-            step(stream)
+        try:
+            for step in self._steps:
+                step(stream)
+        finally:
+            # What was launched is in stream order: held here, inputs and outputs of every layer would stay.
+            self._buffers.update(self._absent)
 
     def _call(self, step: Callable[[Buffers], None], _stream: int) -> None:
         step(self._buffers)

@@ -25,7 +25,8 @@ from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
-from pascaline.weights.slabbed import SlabbedForm, slabbed_form
+from pascaline.weights.slab_layout import slabbed_form
+from pascaline.weights.slabbed import SlabbedForm
 
 FORMS: dict[str, PackedForm] = {
     **PACKED_FORMS,

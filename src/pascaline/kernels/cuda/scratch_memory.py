@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
 
 from pascaline.core.errors import CudaError
+from pascaline.kernels.cuda.recipe import Described, Recipe
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 
 _ALIGNMENT_BYTES = 256
+_HEADROOM = 1.25
+"""Of what is reserved: between two steps of rows a way may be chosen that is chosen at neither."""
 
 Use = Literal["scratch", "zeros", "handed on"]
+
+_SCRATCH_USES: tuple[tuple[Use, bool], ...] = (("scratch", False), ("zeros", True))
+"""With whether a launch finds zeros there."""
 
 
 class ScratchMemory:
     """One for all launches of a stream, which run one after the other and so may use the same bytes.
 
     Memory once given out stays: launches that were bound to it, and graphs that have recorded them, keep
-    its addresses.
+    its addresses. What grows bit by bit is therefore held many times over: `reserve` has all of it at once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,6 +38,18 @@ class ScratchMemory:
         """All that was ever given out."""
         return sum(buffer.nbytes for buffers in self._buffers.values() for buffer in buffers)
 
+    def reserve(self, recipes: Iterable[Recipe]) -> None:
+        """Have room for the largest of `recipes` before the first of them is bound."""
+        most: dict[Use, int] = dict.fromkeys(self._buffers, 0)
+        for recipe in recipes:
+            most["handed on"] = max(most["handed on"], _beside_bytes(_described_bytes(recipe.handed_on)))
+            for plan in recipe.plans:
+                for use, sizes in _scratch_bytes(plan).items():
+                    most[use] = max(most[use], _beside_bytes(sizes))
+        for use, nbytes in most.items():
+            if nbytes:
+                self._at_least(use, int(nbytes * _HEADROOM))
+
     def addresses(self, plan: LaunchPlan) -> dict[str, int]:
         """Where the scratch buffers of a launch lie, beside each other.
 
@@ -40,36 +58,26 @@ class ScratchMemory:
         CudaError : more memory is needed while a CUDA graph is captured.
         """
         found: dict[str, int] = {}
-        uses: tuple[tuple[Use, bool], ...] = (("scratch", False), ("zeros", True))
-        for use, is_zeroed in uses:
-            sizes = {
-                name: scratch.nbytes
-                for name, scratch in plan.scratch.items()
-                if scratch.is_zeroed == is_zeroed
-            }
+        for use, sizes in _scratch_bytes(plan).items():
             found |= {name: part.data_ptr() for name, part in self._beside(use, sizes).items()}
         return found
 
-    def handed_on(
-        self, described: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-    ) -> dict[str, torch.Tensor]:
+    def handed_on(self, described: Mapping[str, Described]) -> dict[str, torch.Tensor]:
         """Tensors that one launch writes for the next: others use their bytes after those.
 
         Raises
         ------
         CudaError : as `addresses`.
         """
-        sizes = {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in described.items()}
-        parts = self._beside("handed on", sizes)
+        parts = self._beside("handed on", _described_bytes(described))
         return {name: parts[name].view(dtype).view(shape) for name, (shape, dtype) in described.items()}
 
     def _beside(self, use: Use, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
         """Bytes by their names, none of them shared."""
         if not sizes:
             return {}
-        strides = {name: -(-nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for name, nbytes in sizes.items()}
-        whole = self._at_least(use, sum(strides.values()))
-        parts = torch.split(whole[: sum(strides.values())], list(strides.values()))
+        total = _beside_bytes(sizes)
+        parts = torch.split(self._at_least(use, total)[:total], [_aligned(each) for each in sizes.values()])
         return {name: part[: sizes[name]] for name, part in zip(sizes, parts, strict=True)}
 
     def _at_least(self, use: Use, nbytes: int) -> torch.Tensor:
@@ -83,3 +91,24 @@ class ScratchMemory:
             make = torch.zeros if use == "zeros" else torch.empty
             buffers.append(make(max(nbytes, 1), dtype=torch.uint8, device=self._device))
         return buffers[-1]
+
+
+def _scratch_bytes(plan: LaunchPlan) -> dict[Use, dict[str, int]]:
+    """A launch's scratch buffers, by what they are."""
+    return {
+        use: {name: each.nbytes for name, each in plan.scratch.items() if each.is_zeroed == is_zeroed}
+        for use, is_zeroed in _SCRATCH_USES
+    }
+
+
+def _described_bytes(described: Mapping[str, Described]) -> dict[str, int]:
+    return {name: math.prod(shape) * dtype.itemsize for name, (shape, dtype) in described.items()}
+
+
+def _beside_bytes(sizes: Mapping[str, int]) -> int:
+    """Of buffers that lie beside each other."""
+    return sum(map(_aligned, sizes.values()))
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES

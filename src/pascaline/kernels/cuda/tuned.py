@@ -8,15 +8,17 @@ passed over. Files that come with the package are read first; what was found on 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pascaline.core.env import cache_dir
+from pascaline.core.errors import ConfigError
 from pascaline.core.files import write_atomically
 from pascaline.kernels.cuda.compiler import source_of
 from pascaline.kernels.cuda.linear_product import Product
@@ -73,10 +75,16 @@ class TunedLinears:
 
         Raises
         ------
-        ConfigError : the folder cannot be written.
+        ConfigError : the folder cannot be made or written.
         """
         folder = folder or cache_dir() / "tuned"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {folder}: {error.strerror}",
+                remedy="Point PASCALINE_CACHE to a folder that you may write to",
+            ) from None
         path = folder / file_name(card)
         linears = [_entry(key, found) for key, found in sorted(self._found.items(), key=lambda item: item[0])]
         text = json.dumps({"schema": SCHEMA, "card": card, "linears": linears}, indent=1)
@@ -124,11 +132,11 @@ def _entry(key: Key, found: Found) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[Key, Found]:
     try:
-        data = json.loads(path.read_text())
-        if data["schema"] != SCHEMA:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA or file_name(data["card"]) != path.name:
             return {}
         return dict(_entries(data["linears"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
@@ -141,9 +149,23 @@ def _entries(linears: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, Found]
         if each["geometry"] is not None:
             if way.geometry is None:
                 continue
-            geometry = way.geometry(**each["geometry"])
+            geometry = _geometry(way.geometry, each["geometry"])
+        seconds = float(each["seconds"])
+        if not 0.0 < seconds < math.inf:
+            raise ValueError(f"{way.name} took {seconds} s")
         key = (way.name, *(each[name] for name in ("stored", "outputs", "columns", "rows")))
-        yield key, Found(geometry, float(each["seconds"]))
+        yield key, Found(geometry, seconds)
+
+
+def _geometry(kind: type, values: Mapping[str, Any]) -> object:
+    """Of numbers that make sense: what is none would be found out by the compiler, if at all."""
+    geometry = kind(**values)
+    for field in fields(kind):
+        value = getattr(geometry, field.name)
+        is_right = type(value).__name__ == field.type and (value or value == field.default) and value >= 0
+        if not is_right:
+            raise ValueError(f"{field.name} is {value!r}")
+    return geometry
 
 
 def _source(way: LinearWay) -> str:
