@@ -6,6 +6,9 @@ PORT ?= 8000
 # Not ?=, because conda and csh export a HOST of their own.
 HOST = 127.0.0.1
 TESTS =
+# These compute alone, so several run at once. All others are a server's, a browser's or a terminal's, which
+# come too late where they do not have a core of their own.
+COMPUTING_TESTS = tests/host_shim tests/machine_code tests/numerics
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench
@@ -23,7 +26,12 @@ serve: setup ## serve a model over HTTP: MODEL=demo PORT=8000 HOST=127.0.0.1
 	@exec .venv/bin/pascaline serve '$(MODEL)' --host '$(HOST)' --port '$(PORT)'
 
 test: setup ## run the tests: TESTS=tests/unit for some of them
+ifdef TESTS
 	@exec .venv/bin/python -m pytest $(TESTS)
+else
+	@status=0; .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(COMPUTING_TESTS) || status=1; \
+		.venv/bin/python -m pytest $(COMPUTING_TESTS:%=--ignore=%) || status=1; exit $$status
+endif
 
 check: setup ## lint, format, types and layers
 	@status=0; for command in "ruff check" "ruff format --check" mypy lint-imports; do \

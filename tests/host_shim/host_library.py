@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -121,21 +122,40 @@ def library(specialisation: Specialisation, folder: Path = KERNELS) -> Library:
     ------
     RuntimeError : the compiler's errors.
     """
-    command = [*compiler(), *OPTIONS, *specialisation.options]
+    command = [*OPTIONS, *specialisation.options]
     command += [f"-I{HOST}", f"-I{KERNELS}", f"-DPASCALINE_ENTRY={specialisation.entry}"]
     command += [f'-DPASCALINE_SOURCE="{folder / specialisation.file}"', str(HOST / "host_entry.cpp")]
-    key = hashlib.sha256(_sources(folder) + "\0".join(command).encode()).hexdigest()[:24]
+    key = hashlib.sha256(_sources(folder) + "\0".join([*compiler(), *command]).encode()).hexdigest()[:24]
     place = cache_dir() / "host-kernels" / f"{specialisation.entry}-{key}.so"
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         # A name of its own, then moved: other processes compile the same.
         with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
             compiled, linked = Path(temporary, "kernel.o"), Path(temporary, "kernel.so")
-            _call([*command, "-c", "-o", str(compiled)])
+            _call([*compiler(), *_header(), *command, "-c", "-o", str(compiled)])
             # Without the checks' own library: their entries are in the kernel's.
             _call([*compiler(), "-shared", "-o", str(linked), str(compiled), "-lm", "-Wl,--no-undefined"])
             linked.replace(place)
     return Library(place)
+
+
+@functools.cache
+def _header() -> list[str]:
+    """Options that bring in the stand-in as the compiler has read it before: a fifth of the time of most."""
+    options = [*OPTIONS, f"-I{HOST}"]
+    key = hashlib.sha256(_sources(KERNELS) + "\0".join([*compiler(), *options]).encode()).hexdigest()[:24]
+    folder = cache_dir() / "host-kernels" / f"header-{key}"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            # A compiler of another version passes over what was read, and reads this.
+            text = Path(temporary, "header", "stand_in.h")
+            text.parent.mkdir()
+            text.write_text('#include "host_cuda.h"\n')
+            _call([*compiler(), *options, "-x", "c++-header", str(text), "-o", f"{text}.gch"])
+            with contextlib.suppress(OSError):  # another process was first
+                text.parent.rename(folder)
+    return ["-include", str(folder / "stand_in.h")]
 
 
 def _call(command: list[str]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from disassembler import Instruction
@@ -248,3 +253,11 @@ def test_controls_refuse_another_kernel() -> None:
     code = code_of(FMA_CHAIN, PASCAL)
     with pytest.raises(ValueError, match="no kernel"):
         controls(compiled(FMA_CHAIN.replace("kernel(", "other("), PASCAL), code)
+
+
+def test_the_benchmark_that_models_runs_as_a_script(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "pascal_timing_model.py"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [sys.executable, script, "--help"], check=True, cwd=tmp_path, env=environ, stdout=subprocess.DEVNULL
+    )

@@ -179,6 +179,8 @@ def check_linear(
         buffers |= {"input_codes": codes, "input_scales": scales, "input_sums": sums}
         product_error = product_bound(terms, x[:, : case.actual_columns], arithmetic, is_quantised=True)
     else:
+        if "ordered" in plan.arguments:
+            buffers["ordered"] = ordered(x)
         product_error = product_bound(terms, x[:, : case.actual_columns], arithmetic, is_quantised=False)
     outputs = case.outputs // 2 if case.is_gated else case.outputs
     y = torch.empty(case.rows, outputs, dtype=case.output_dtype)
@@ -281,6 +283,18 @@ def quantised(
         numpy.ascontiguousarray(numpy.swapaxes(each, 0, 1)) for each in (codes, quarters, sums)
     )
     return codes, quarters, sums, exact
+
+
+def ordered(x: numpy.ndarray) -> numpy.ndarray:
+    """x (M, slabs · 128) in fp16 as order_input.cu writes it: (slabs, ceil(M / 8), 1024).
+
+    Of a block: product, half of its inputs, row, quarter, 2 inputs; input 32 · quarter + 4 · product +
+    2 · half + i.
+    """
+    rows, slabs = len(x), x.shape[1] // SLAB
+    padded = numpy.pad(x, ((0, -rows % 8), (0, 0))).astype(numpy.float16)
+    parts = padded.reshape(-1, 8, slabs, 4, 8, 2, 2)  # block, row, slab, quarter, product, half, i
+    return numpy.ascontiguousarray(parts.transpose(2, 0, 4, 5, 1, 3, 6)).reshape(slabs, -1, 8 * SLAB)
 
 
 def as_array(tensor: torch.Tensor) -> numpy.ndarray:

@@ -27,7 +27,7 @@ CANARY = 12345.0
 
 pytestmark = NEEDS_LIBRARY
 
-SIGNED_FORMS = {"Q8_0 as in files", "Q6_K as in files"}
+SIGNED_FORMS = ("Q8_0 as in files", "Q6_K as in files")
 ODD_FORMS = {
     "G 8, 3 bits": PackedForm(3, 8, (4, 8), zero=4, offsets=True),
     "G 24, 4 bits in runs of 8": PackedForm(4, 24, (8,), zeros=True, zero=1),

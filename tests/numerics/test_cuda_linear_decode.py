@@ -94,6 +94,9 @@ GEOMETRIES = (
     DecodeGeometry(8, 1, 3, 1),
     DecodeGeometry(4, 3, 2, 1, ring_batches=2),
     DecodeGeometry(2, 12, 1, 1, ring_batches=5),
+    DecodeGeometry(4, 3, 1, 2, parts=5),
+    DecodeGeometry(2, 2, 2, 1, parts=2),
+    DecodeGeometry(8, 3, 1, 2, ring_batches=2, parts=4),
 )
 
 
@@ -141,7 +144,7 @@ def test_candidates_differ_and_fit(rows: int, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("planes", "scale_group"), [(1, 32), (1, 128), (2, 32), (2, 128)])
+@pytest.mark.parametrize(("planes", "scale_group"), [(1, 32), (1, 64), (1, 128), (2, 32), (2, 128)])
 @pytest.mark.parametrize("columns", [400, 1, 386])
 def test_quantise_input(
     dtype: torch.dtype, planes: int, scale_group: int, columns: int, execute: Execute

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from linear_harness import FORMS, Execute, LinearCase, check_linear, linear_cases
@@ -20,8 +22,8 @@ GEOMETRIES = (
     MmaGeometry(16, 4, 1, 3),
     MmaGeometry(24, 6, 4, 1, stages=2),
     MmaGeometry(64, 2, 2, 1),
-    MmaGeometry(8, 2, 1, 1, parts=3),
-    MmaGeometry(16, 2, 1, 2, parts=4, turns_per_stage=2),
+    MmaGeometry(8, 2, 1, 1, sharers=7),
+    MmaGeometry(16, 2, 1, 2, sharers=5, turns_per_stage=2),
     MmaGeometry(16, 2, 2, 1, turns_per_stage=3, stages=2),
 )
 ROUNDING = (MmaGeometry(32, 4, 2, 2, rounds_weights=True), MmaGeometry(64, 6, 1, 1, rounds_weights=True))
@@ -69,4 +71,26 @@ def test_rounded_weights(form: str, geometry: MmaGeometry, execute: Execute) -> 
         _arithmetic(case, rounds_weights=True),
         case,
         execute,
+    )
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [MmaGeometry(8, 2, 2, 1, sharers=29), MmaGeometry(16, 4, 1, 2, sharers=11, turns_per_stage=2)],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("outputs", "is_gated", "has_residual"),
+    [(100, False, True), (90, True, False), (96, True, False), (51, False, True)],
+)
+def test_shared_blocks(
+    geometry: MmaGeometry, outputs: int, is_gated: bool, has_residual: bool, execute: Execute
+) -> None:
+    """Some blocks of threads have turns at two blocks of y, and these are stored in fours or not."""
+    chip = replace(CHIP, multiprocessors=16)
+    case = LinearCase(
+        "AWQ", geometry.block_rows + 1, outputs, 1000, is_gated=is_gated, has_residual=has_residual
+    )
+    check_linear(
+        lambda form, call: plan_linear_mma(form, call, chip, geometry), _arithmetic(case), case, execute
     )

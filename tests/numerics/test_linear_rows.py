@@ -1,4 +1,4 @@
-"""Linears of up to 16 rows by integer dot products against fp64."""
+"""Linears of up to 16 rows, by integer dot products and in fp32, against fp64."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
-from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.packed_cases import random_packed
 from pascaline.weights.slab_layout import slabbed_form
+from pascaline.weights.slabbed import SlabbedForm
 
 CHIP = ChipLimits((6, 1), 3)
 EXACT = Arithmetic(planes=2, scale_group=32)
 FAST = Arithmetic(planes=1, scale_group=128)
+IN_FP32 = Arithmetic(code_excess=128.0)
+MAXWELL = ChipLimits((5, 2), 3)
+
+
+GEOMETRIES = [
+    *(RowsGeometry(2, 4, 4), RowsGeometry(2, 8, 1), RowsGeometry(4, 4, 2), RowsGeometry(4, 8, 2)),
+    *(RowsGeometry(4, 4, 3, 2), RowsGeometry(2, 8, 1, 4)),
+]
 
 
 def _plan(planes: int, **more: object) -> functools.partial:
@@ -42,13 +51,53 @@ def test_rows_of_one_plane(rows: int, execute: Execute) -> None:
 
 @pytest.mark.parametrize(
     "geometry",
-    [RowsGeometry(2, 4, 4), RowsGeometry(2, 8, 1), RowsGeometry(4, 4, 2), RowsGeometry(4, 8, 2)],
+    GEOMETRIES,
     ids=str,
 )
 @pytest.mark.parametrize("gated", [False, True])
 def test_geometries(geometry: RowsGeometry, gated: bool, execute: Execute) -> None:
     case = LinearCase("Q4_K", 6, 336, 1152, output_dtype=torch.float32, is_gated=gated)
     check_linear(_plan(2, geometry=geometry), EXACT, case, execute)
+
+
+def test_small_blocks(execute: Execute) -> None:
+    """As many groups as blocks, of two warps along K."""
+    plan = functools.partial(plan_linear_rows, chip=ChipLimits((6, 1), 2), planes=1)
+    geometry = plan(
+        slabbed_form(random_packed(FORMS["AWQ"], 8, 128, torch.Generator())), LinearCall(8, 256, 640)
+    )
+    assert geometry.geometry == RowsGeometry(2, 2, 8, 2)
+    check_linear(plan, FAST, LinearCase("AWQ", 8, 250, 640), execute)
+
+
+def _check_in_fp32(case: LinearCase, execute: Execute, geometry: RowsGeometry | None = None) -> None:
+    def plan(form: SlabbedForm, call: LinearCall) -> LaunchPlan:
+        is_permuted = FORMS[case.form].permutation
+        return plan_linear_rows(form, call, MAXWELL, 0, geometry, has_permutation=is_permuted)
+
+    check_linear(plan, IN_FP32, case, execute)
+
+
+@pytest.mark.parametrize("case", linear_cases(rows=(3, 8, 16, 1)), ids=str)
+def test_linear_rows_in_fp32(case: LinearCase, execute: Execute) -> None:
+    _check_in_fp32(case, execute)
+
+
+@pytest.mark.parametrize("rows", [2, 5, 12])
+def test_rows_in_fp32(rows: int, execute: Execute) -> None:
+    _check_in_fp32(LinearCase("AWQ", rows, 150), execute)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_geometries_in_fp32(geometry: RowsGeometry, execute: Execute) -> None:
+    """Slabs that are no whole steps of warps along K, and of super-blocks of two."""
+    _check_in_fp32(LinearCase("Q4_K", 6, 336, 1280), execute, geometry)
+
+
+@pytest.mark.parametrize("geometry", [RowsGeometry(4, 4, 3, 2), RowsGeometry(2, 4, 2, 4)], ids=str)
+@pytest.mark.parametrize("form", ["Q6_K", "Q3_K", "MXFP4", "groups of 256"])
+def test_warps_along_k(geometry: RowsGeometry, form: str, execute: Execute) -> None:
+    check_linear(_plan(2, geometry=geometry), EXACT, LinearCase(form, 3, 75, 1300), execute)
 
 
 def test_offsets_beyond_32_bits() -> None:

@@ -10,13 +10,18 @@ from linear_harness import FORMS, Execute, LinearCase, check_linear, linear_case
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_call import LinearCall
-from pascaline.kernels.cuda.linear_tile import TileGeometry, candidates_linear_tile, plan_linear_tile
+from pascaline.kernels.cuda.linear_tile import (
+    TILE_SCALE_GROUPS,
+    TileGeometry,
+    candidates_linear_tile,
+    plan_linear_tile,
+)
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.weights.slabbed import SlabbedForm
 
 CHIP = ChipLimits((6, 1), 30)
-FAST = InputForm(planes=1, scale_group=128, is_quantised=True)
+FAST = InputForm(planes=1, scale_group=TILE_SCALE_GROUPS[1], is_quantised=True)
 EXACT = InputForm(planes=2, scale_group=32, is_quantised=True)
 
 

@@ -63,9 +63,9 @@ def decided(name: str, weight: Weight, rows: int, arithmetic: Arithmetic = "auto
         (
             MAXWELL,
             "auto",
-            {1: "decode_fp32", 2: "decode_fp32", 8: "simt", 17: "simt", 64: "simt", 512: "simt"},
+            {1: "decode_fp32", 3: "rows_fp32", 16: "rows_fp32", 17: "simt", 64: "simt", 512: "simt"},
         ),
-        (PASCAL_100, "fast", {1: "decode_fp32", 2: "decode_fp32", 8: "simt", 17: "simt", 512: "simt"}),
+        (PASCAL_100, "fast", {1: "decode_fp32", 3: "rows_fp32", 8: "rows_fp32", 17: "simt", 512: "simt"}),
         # Dot products of bytes are four times as fast as fp32: two planes win wherever arithmetic counts.
         (
             PASCAL,
@@ -80,12 +80,12 @@ def decided(name: str, weight: Weight, rows: int, arithmetic: Arithmetic = "auto
             },
         ),
         (PASCAL, "fast", {1: "decode_two_planes", 17: "tile_one_plane", 512: "tile_one_plane"}),
-        (PASCAL, "fp32", {1: "decode_fp32", 8: "simt", 512: "simt"}),
+        (PASCAL, "fp32", {1: "decode_fp32", 8: "rows_fp32", 512: "simt"}),
         # Its tensor cores have no instruction that ours are written for: the library's many rows.
         (VOLTA, "auto", {1: "decode_two_planes", 17: "tile_two_planes", 512: "dequantised"}),
         (TURING, "auto", {1: "decode_two_planes", 512: "dequantised"}),
         (AMPERE, "auto", {4: "decode_two_planes", 512: "dequantised"}),
-        (HOPPER, "auto", {1: "decode_two_planes", 17: "mma", 64: "mma", 512: "dequantised"}),
+        (HOPPER, "auto", {1: "decode_two_planes", 17: "mma", 64: "wgmma", 512: "wgmma", 4096: "dequantised"}),
         (HOPPER, "fp32", {1: "decode_fp32", 17: "simt", 512: "simt"}),
     ],
 )
@@ -141,6 +141,16 @@ def test_what_slabs_cannot_hold_is_left_to_torch() -> None:
 
 def test_no_rows_are_left_to_torch() -> None:
     assert decided(HOPPER, in_slabs_of("Q4_0"), 0).kernel.name == "torch.linear"
+
+
+def test_views_and_other_numbers_are_left_to_torch() -> None:
+    held = torch.zeros(512 * 1024 + 8, dtype=torch.float16)
+    whole = held[: 512 * 1024].view(512, 1024)
+    assert decided(HOPPER, Dense(whole), 2).kernel.name == "cuda.linear_dense_decode"
+    for tensor in (whole.t().view(1024, 512), whole[:, :512], held[1 : 1 + 512 * 1024].view(512, 1024)):
+        for rows in (2, 100):
+            assert decided(HOPPER, Dense(tensor), rows).kernel.name == "torch.linear"
+    assert decided(HOPPER, Dense(torch.zeros(64, 64, dtype=torch.float64)), 2).kernel.name == "torch.linear"
 
 
 def test_without_a_card_there_are_none_of_them() -> None:

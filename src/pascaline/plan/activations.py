@@ -12,6 +12,7 @@ from pascaline.workload.holdings import HeldWeight
 from pascaline.workload.limits import (
     DENSE_ELEMENTS,
     GATHERED_TOKENS,
+    ORDERED_ROWS,
     PARTIAL_BYTES,
     SCORED_ELEMENTS,
     SCRATCH_ELEMENTS,
@@ -91,11 +92,13 @@ def torch_bytes(
 def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int:
     """What the linears of cards hand from launch to launch, beside what plain torch holds.
 
-    The input in two planes of bytes, with a scale a quarter and sums a half of it, or in fp16; of a bf16
-    weight, x as two bf16 numbers and both of their products in fp32; a piece of a weight in fp16; and sums
-    of parts of K, where the rows alone are too few to fill a card.
+    The input in two planes of bytes, with a scale a quarter and sums a half of it, or in fp16, of which
+    products of warpgroups want another copy in their order; of a bf16 weight, x as two bf16 numbers and both
+    of their products in fp32; a piece of a weight in fp16; and sums of parts of K, where the rows alone are
+    too few to fill a card.
     """
     handed_on = largest = 0
+    ordered_rows = -(-min(max_batch_tokens, ORDERED_ROWS) // 8) * 8
     for item in held:
         if len(item.parts[0].shape) != 2:
             continue
@@ -105,6 +108,7 @@ def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int
             row = max(2 * item.columns + 4, 4 * item.columns + 8 * item.rows)
         else:
             largest = max(largest, (item.rows + TILE_OUTPUTS) * item.columns)
+            handed_on = max(handed_on, ordered_rows * (4 * columns + 4))
         handed_on = max(handed_on, max_batch_tokens * row)
     return handed_on + 2 * min(largest, DENSE_ELEMENTS) + PARTIAL_BYTES
 

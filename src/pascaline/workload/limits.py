@@ -18,3 +18,6 @@ SCORED_ELEMENTS = 1 << 22
 
 PARTIAL_BYTES = 64 << 20
 """Sums of parts of K that launches on a card keep for the last block to add up, at most."""
+
+ORDERED_ROWS = 1 << 10
+"""Of a product of warpgroups, at most: their inputs are held twice, and a dense copy is faster beyond."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,7 +16,9 @@ from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_rows import plan_linear_rows
 from pascaline.kernels.cuda.linear_simt import plan_linear_simt
-from pascaline.kernels.cuda.linear_tile import plan_linear_tile
+from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_tile
+from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wgmma
+from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.weights.slabbed import SlabbedForm
@@ -48,7 +50,7 @@ def audited(compute_capability: str) -> list[Audited]:
     """Those that a chip ("6.1") may run."""
     chip = ChipLimits(capability_numbers(compute_capability), _MULTIPROCESSORS)
     rates = architectures()[compute_capability].operations_per_clock_per_sm
-    cases = [*_decode(chip, has_dot_products="int8" in rates), *_others(chip)]
+    cases = [*_decode(chip, has_dot_products="int8" in rates), *_rows_in_fp32(chip), *_others(chip)]
     if "int8" in rates:
         cases += [*_rows(chip), *_tile(chip)]
     if "tensor_fp16" in rates and chip.compute_capability >= (7, 5):
@@ -73,19 +75,31 @@ def _rows(chip: ChipLimits) -> Iterator[Audited]:
         yield Audited(f"linear_rows int4, 8 rows, {planes} planes", plan, expected)
 
 
+def _rows_in_fp32(chip: ChipLimits) -> Iterator[Audited]:
+    plan = plan_linear_rows(INT4, LinearCall(8, _OUTPUTS, _COLUMNS), chip, 0)
+    expected = MachineCodeExpectation("FFMA", 0.7, wide_loads=1)
+    yield Audited("linear_rows int4, 8 rows in fp32", plan, expected)
+
+
 def _tile(chip: ChipLimits) -> Iterator[Audited]:
     """Most of the main loop are dot products; groups of 32 inputs have more to scale.
 
     On Pascal two blocks of 256 threads fit a multiprocessor; elsewhere, and for small groups, 12 warps of 168
     registers.
     """
-    inputs = InputForm(planes=2, scale_group=128, is_quantised=True)
     registers = 128 if chip.compute_capability < (7, 0) else 168
-    cases = (("int4", INT4, 0.7, registers), ("Q4_K", Q4_K, 0.5, 168))
-    for name, form, share, most_registers in cases[: None if chip.compute_capability in _WHOLE else 1]:
+    cases = (
+        ("int4", INT4, 2, 0.7, registers),
+        ("int4", INT4, 1, 0.7, registers),
+        ("Q4_K", Q4_K, 2, 0.5, 168),
+    )
+    for name, form, planes, share, most_registers in cases[
+        : None if chip.compute_capability in _WHOLE else 1
+    ]:
+        inputs = InputForm(planes, TILE_SCALE_GROUPS[planes], is_quantised=True)
         plan = plan_linear_tile(form, LinearCall(512, _OUTPUTS, _COLUMNS), chip, inputs)
         expected = MachineCodeExpectation("IDP", share, most_registers=most_registers, wide_loads=1)
-        yield Audited(f"linear_tile {name}, 512 rows", plan, expected)
+        yield Audited(f"linear_tile {name}, 512 rows, {planes} planes", plan, expected)
 
 
 def _mma(chip: ChipLimits) -> Iterator[Audited]:
@@ -93,6 +107,15 @@ def _mma(chip: ChipLimits) -> Iterator[Audited]:
     plan = plan_linear_mma(INT4, LinearCall(16, _OUTPUTS, _COLUMNS), chip)
     expected = MachineCodeExpectation("HMMA", wide_loads=1, has_half_arithmetic=True)
     yield Audited("linear_mma int4, 16 rows", plan, expected)
+    if chip.compute_capability != WGMMA_CAPABILITY:
+        return
+    for rows in (64, 256):
+        wide = replace(chip, shared_bytes_per_block=227 << 10)
+        plan = plan_linear_wgmma(INT4, LinearCall(rows, _OUTPUTS, _COLUMNS), wide)
+        expected = MachineCodeExpectation("HGMMA", has_half_arithmetic=True)
+        yield Audited(f"linear_wgmma int4, {rows} rows", plan, expected)
+    plan = plan_order_input(64, _COLUMNS, torch.float16)
+    yield Audited("order_input, 64 rows", plan, MachineCodeExpectation(most_registers=64))
 
 
 def _others(chip: ChipLimits) -> Iterator[Audited]:

@@ -21,6 +21,9 @@ FOLDER = Path(__file__).parent
 
 OPTIONS = ("--std=c++17", "--device-as-default-execution-space")
 
+_WITH_ITS_OWN = {"sm_90": "sm_90a"}
+"""Chips with instructions that only code for just them may have."""
+
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"', re.MULTILINE)
 
 
@@ -92,7 +95,12 @@ class Compiler:
         Kernels of one source with equal definitions are compiled together, and have one key.
         """
         digest = hashlib.sha256(source_of(specialisation.file, self._folder).digest)
-        for text in (self._identity, self.architecture, *OPTIONS, *specialisation.options):
+        for text in (
+            self._identity,
+            _WITH_ITS_OWN.get(self.architecture, self.architecture),
+            *OPTIONS,
+            *specialisation.options,
+        ):
             _add(digest, text)
         return digest.hexdigest()
 
@@ -117,7 +125,7 @@ class Compiler:
         try:
             return self.nvrtc.compile(
                 source.text,
-                self.architecture,
+                _WITH_ITS_OWN.get(self.architecture, self.architecture),
                 options=options,
                 headers=source.headers,
                 file_name=source.name,

@@ -41,6 +41,18 @@ PASCALINE_INLINE void unpack(const QuarterCodes& codes, uint32_t zero, uint32_t 
             words[2 * word] = two.x;
             words[2 * word + 1] = two.y;
         }
+    } else if constexpr (BITS == 3) {
+        // Both planes are joined in nibbles, so that a shift and a mask serve two words.
+#pragma unroll
+        for (int odd = 0; odd < 2; odd++) {
+            const uint32_t two_bits = codes.words[odd], one_bit = codes.words[2];
+            const uint32_t even_fields = (two_bits & 0x33333333u) | (shifted(one_bit, 2 - odd) & 0x44444444u);
+            const uint32_t odd_fields = ((two_bits >> 2) & 0x33333333u) | (shifted(one_bit, -odd) & 0x44444444u);
+            words[odd] = even_fields & 0x0F0F0F0Fu;
+            words[2 + odd] = odd_fields & 0x0F0F0F0Fu;
+            words[4 + odd] = (even_fields >> 4) & 0x0F0F0F0Fu;
+            words[6 + odd] = (odd_fields >> 4) & 0x0F0F0F0Fu;
+        }
     } else {
 #pragma unroll
         for (int word = 0; word < WORDS; word++) words[word] = code_word(codes, word);

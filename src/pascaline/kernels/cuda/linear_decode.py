@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
 from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS, InputForm
-from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Specialisation
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers, scales_per_slab
 
@@ -23,7 +30,7 @@ _SHARED_BYTES = 60 << 10
 """Of a multiprocessor, for all of its blocks: what every chip has, but for a little that it needs itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class DecodeGeometry:
     """What may be chosen freely.
 
@@ -34,6 +41,7 @@ class DecodeGeometry:
     blocks : that a multiprocessor is to hold: a bound on registers.
     ring_batches : batches of that many tiles that a warp has room for in shared memory, to which copies run
         ahead; 0: in registers, one. Chips below 8.0 cannot copy ahead.
+    parts : blocks that share outputs, each with a part of the slabs.
     """
 
     tiles_in_flight: int
@@ -41,6 +49,7 @@ class DecodeGeometry:
     tile_warps: int
     blocks: int
     ring_batches: int = 0
+    parts: int = 1
 
 
 def plan_linear_decode(
@@ -66,8 +75,11 @@ def plan_linear_decode(
     slabs, tiles = -(-call.columns // SLAB), -(-call.outputs // TILE_OUTPUTS)
     geometry = geometry or _default_geometry(form, call, chip, inputs)
     units = tiles // (2 if call.is_gated else 1)
-    blocks = min(units, chip.multiprocessors * geometry.blocks)
-    chunk, shared_bytes = _chunk(form, geometry, call, -(-units // blocks), chip, inputs)
+    parts = min(geometry.parts, slabs)
+    blocks = min(units, max(1, chip.multiprocessors * geometry.blocks // parts))
+    own_units, own_halves = -(-units // blocks), -(-2 * units // blocks)
+    has_halves = geometry.ring_batches == 0 and own_halves * _WORTH_HALVING <= 2 * own_units
+    chunk, shared_bytes = _chunk(form, geometry, call, own_units, chip, inputs)
     return LaunchPlan(
         Specialisation(
             "linear_decode.cu",
@@ -84,18 +96,22 @@ def plan_linear_decode(
                 ("TILE_WARPS", geometry.tile_warps),
                 ("BLOCKS", geometry.blocks),
                 ("RING_BATCHES", geometry.ring_batches),
-                ("ONE_SLAB", int(slabs == geometry.k_warps)),
+                ("ONE_SLAB", int(-(-slabs // parts) == geometry.k_warps)),
+                ("GRAIN", TILE_OUTPUTS // 2 if has_halves else TILE_OUTPUTS),
+                ("PARTS", parts),
             ),
         ),
-        grid=(blocks, 1, 1),
+        grid=(blocks, parts, 1),
         block=(32 * geometry.k_warps * geometry.tile_warps, 1, 1),
         shared_bytes=shared_bytes,
         arguments=(
             *("codes", "scales", "integers", "integers_high", "zeros"),
             *(QUANTISED_BUFFERS if inputs.is_quantised else ("inputs", "x")),
             *EPILOGUE_BUFFERS,
+            *("partials", "arrivals"),
             *map(Integer, (call.columns, call.outputs, tiles * TILE_OUTPUTS, slabs, chunk)),
         ),
+        scratch=parts_scratch(4 * parts * call.rows * tiles * TILE_OUTPUTS, blocks) if parts > 1 else {},
         geometry=geometry,
     )
 
@@ -104,19 +120,35 @@ def candidates_linear_decode(
     form: SlabbedForm, call: LinearCall, chip: ChipLimits, inputs: InputForm
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
-    ways = [(4, 0), (2, 0), (4, 2), (2, 4), (4, 3), (8, 2), (8, 0)]
+    sizes = [each for each in _WAYS[form.bits <= 3] if each[0] <= _most_tiles(call, chip)]
     if chip.compute_capability < _COPIES_AHEAD:
-        ways = [(4, 0), (2, 0), (8, 0)]
+        sizes = [(tiles, ring) for tiles, ring in sizes if ring == 0]
     k_warps, tile_warps, _ = _block(call, chip, _MOST_WARPS // 2)
     shapes = [_block(call, chip, warps) for warps in (32, 28, 24, 20)]
     shapes.insert(1, (k_warps, tile_warps, 2))
-    geometries = [_default_geometry(form, call, chip, inputs)]
-    geometries += [
-        DecodeGeometry(tiles, *shape, ring) for shape in dict.fromkeys(shapes) for tiles, ring in ways
+    # Neither the last of the shapes with the first of the sizes is left out, nor the other way round.
+    ranked = sorted(
+        (rank + other, rank, DecodeGeometry(tiles, *shape, ring))
+        for rank, shape in enumerate(dict.fromkeys(shapes))
+        for other, (tiles, ring) in enumerate(sizes)
+    )
+    geometries = [
+        _default_geometry(form, call, chip, inputs),
+        *_in_parts(call, chip, [each for each in sizes if each in ((4, 0), (4, 2))]),
+        *(each for _, _, each in ranked),
     ]
     plans = [plan_linear_decode(form, call, chip, inputs, each) for each in dict.fromkeys(geometries)]
     return [plan for plan in plans if plan.shared_bytes <= chip.shared_bytes_per_block][:24]
 
+
+_WORTH_HALVING = 1.03
+"""Times the outputs of the block that has most, from which on blocks may begin at half a tile."""
+
+_WAYS = (
+    ((4, 0), (2, 0), (4, 2), (2, 4), (4, 3), (8, 0), (8, 2)),
+    ((4, 2), (4, 0), (8, 2), (4, 3), (8, 0), (2, 0), (2, 4)),
+)
+"""Tiles in flight and batches of a ring, the best first: of 4 bits and more, and of 2 and 3."""
 
 _SET_UP = 3
 """What it takes a warp to take a slab's inputs, in tiles that it could multiply meanwhile."""
@@ -141,6 +173,37 @@ def _block(call: LinearCall, chip: ChipLimits, most_warps: int) -> tuple[int, in
     return k_warps, max(1, most_warps // blocks // k_warps), blocks
 
 
+def _in_parts(call: LinearCall, chip: ChipLimits, sizes: Iterable[tuple[int, int]]) -> list[DecodeGeometry]:
+    """With so many parts that a warp has one slab of its own, where a block has too many."""
+    slabs, halves = -(-call.columns // SLAB), 2 * -(-call.outputs // TILE_OUTPUTS)
+
+    def busiest(choice: tuple[int, int]) -> int:
+        """Half tiles, of all slabs of a multiprocessor."""
+        parts, blocks = choice
+        shared = max(1, chip.multiprocessors * blocks // parts)
+        return -(-halves // shared) * -(-slabs // parts) * blocks
+
+    choices = [
+        (parts, blocks)
+        for blocks in (1, 2)
+        for parts in range(2, min(slabs, chip.multiprocessors) + 1)
+        if _MOST_WARPS // 2 < -(-slabs // parts) * blocks <= _MOST_WARPS
+    ]
+    best = sorted(choices, key=busiest)[:3] if slabs > _MOST_WARPS else []
+    return [
+        DecodeGeometry(tiles, -(-slabs // parts), 1, blocks, ring, parts)
+        for parts, blocks in best
+        for tiles, ring in sizes
+    ]
+
+
+def _most_tiles(call: LinearCall, chip: ChipLimits) -> int:
+    """Tiles in flight, of which a block has no more than half too many."""
+    tiles = -(-call.outputs // TILE_OUTPUTS)
+    own_tiles = -(-tiles // chip.multiprocessors)
+    return 8 if own_tiles > 4 else 4 if own_tiles > 2 else 2
+
+
 def _default_geometry(
     form: SlabbedForm, call: LinearCall, chip: ChipLimits, inputs: InputForm
 ) -> DecodeGeometry:
@@ -152,13 +215,22 @@ def _default_geometry(
     is_short = tiles <= 5 * chip.multiprocessors
     # About as many bytes on their way whatever the bits.
     choices = {2: (8, 4, 2), 3: (8, 4, 2), 8: (2,)}.get(form.bits, (4, 2))
+    choices = tuple(each for each in choices if each <= _most_tiles(call, chip)) or (2,)
     for tiles_in_flight in choices[1:] if is_short and len(choices) > 1 else choices:
         most = _most_warps(form, call.rows, inputs, tiles_in_flight, is_one_slab=True)
         shape = _block(call, chip, most)
         if shape[0] == slabs:
             return DecodeGeometry(tiles_in_flight, *shape)
     tiles_in_flight = choices[0]
-    if chip.compute_capability >= _COPIES_AHEAD:
+    # Where a batch is more work than waiting, blocks share outputs: a warp then quantises one slab.
+    if chip.compute_capability >= _COPIES_AHEAD and (form.bits <= 3 or form.table is not None):
+        for geometry in _in_parts(call, chip, [(4, 0)]):
+            most = _most_warps(form, call.rows, inputs, geometry.tiles_in_flight, is_one_slab=True)
+            if inputs.planes and geometry.k_warps * geometry.blocks <= most:
+                return geometry
+    # fp32 has no inputs to quantise meanwhile; and a ring takes whole tiles, of which short weights have few
+    # a block.
+    if chip.compute_capability >= _COPIES_AHEAD and (inputs.planes or not is_short):
         most = _most_warps(form, call.rows, inputs, tiles_in_flight, has_ring=True)
         k_warps, tile_warps, blocks = _block(call, chip, most)
         geometry = DecodeGeometry(tiles_in_flight, k_warps, tile_warps, blocks, ring_batches=2)

@@ -7,17 +7,17 @@
 // WARPS_ALONG_OUTPUTS share the inputs, which lie in shared memory some slabs ahead too, and WARPS_ALONG_INPUTS groups
 // of them take turns at slabs; the groups' sums are added at the end, in the order of their numbers.
 //
-// A block of the result is BLOCK_ROWS rows and some outputs. The first `whole_blocks` of them are a block of threads'
-// work each; each of the rest is shared by `parts`, which have their turns one after another: their sums meet in
-// memory, where the last one to come adds them, in the order of their numbers again.
+// A block of the result is BLOCK_ROWS rows and some outputs; matrix_shares.cuh has which turns at its slabs a block of
+// threads has.
 //
-// Definitions: those of packed_weight.cuh, matrix_input.cuh and epilogue.cuh; MATRIX_TYPE; TILES, even;
-// WARPS_ALONG_OUTPUTS; WARPS_ALONG_INPUTS; MIN_BLOCKS a multiprocessor; IS_NARROW: the
-// weight has fewer tiles than a warp takes side by side.
-#include "epilogue.cuh"
+// Definitions: those of packed_weight.cuh, matrix_input.cuh and wide_epilogue.cuh; MATRIX_TYPE; TILES, even;
+// WARPS_ALONG_OUTPUTS; WARPS_ALONG_INPUTS; MIN_BLOCKS a multiprocessor; IS_NARROW: the weight has fewer tiles than a
+// warp takes side by side.
 #include "matrix.cuh"
 #include "matrix_input.cuh"
+#include "matrix_shares.cuh"
 #include "matrix_weight.cuh"
+#include "wide_epilogue.cuh"
 
 constexpr int WARPS = WARPS_ALONG_OUTPUTS * WARPS_ALONG_INPUTS;
 constexpr int ROW_BLOCKS = BLOCK_ROWS / 8;
@@ -28,6 +28,8 @@ constexpr int SEGMENT_TILES = TILES / SEGMENTS;
 constexpr int BLOCK_OUTPUTS = WARPS_ALONG_OUTPUTS * SEGMENT_TILES * TILE_OUTPUTS;
 // Not a multiple of 8: what a warp writes at once lies in different banks.
 constexpr int SUM_STRIDE = SEGMENTS * BLOCK_OUTPUTS + 4;
+// Sums of a part of a block's turns, four together.
+constexpr int PART_QUADS = WARPS * 32 * ROW_BLOCKS * TILES / 2;
 
 static_assert(TILES % 2 == 0 && BLOCK_ROWS % 8 == 0, "products are of 16 outputs and 8 rows");
 
@@ -117,10 +119,11 @@ PASCALINE_INLINE void add_scaled(Sums& totals, const Sums& products, const Input
 
 // Adds one slab's products to `totals`. `load_next` is called when the slab's own loads have come, with a number that
 // is not known before: a chip's wait for some of a warp's loads waits for those begun since, too, so that the next may
-// only begin then.
-template <typename LoadNext>
+// only begin then. `copy_next` is called where it delays no product.
+template <typename LoadNext, typename CopyNext>
 PASCALINE_INLINE void multiply_slab(Sums& totals, const TileLoads (&loads)[TILES], const uint4* stage,
-                                    const InputPlaces& places, int lane, LoadNext load_next) {
+                                    const InputPlaces& places, int lane, LoadNext load_next,
+                                    CopyNext copy_next) {
     FragmentFactors factors[TILES];
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) factors[tile] = fragment_factors(loads[tile].numbers);
@@ -140,6 +143,7 @@ PASCALINE_INLINE void multiply_slab(Sums& totals, const TileLoads (&loads)[TILES
             }
         }
         if (j == 0) load_next(a[0][TILES / 2 - 1][3]);
+        if (j == 1) copy_next();
 #pragma unroll
         for (int block = 0; block < ROW_BLOCKS; block++) {
             const uint4 four = places.piece(stage, block, j);
@@ -156,30 +160,6 @@ PASCALINE_INLINE void multiply_slab(Sums& totals, const TileLoads (&loads)[TILES
     }
     if constexpr (!IS_SCALED) add_scaled(totals, products, input_sums, factors, lane);
 }
-
-// A block of threads' share of the product.
-struct Share {
-    int row_block, output_block;
-    int part, parts;   // of the turns
-    int shared_block;  // among those that have parts
-
-    PASCALINE_INLINE Share(int rows, int whole_blocks, int all_parts) {
-        int block = blockIdx.x;
-        part = 0, parts = 1, shared_block = 0;
-        if (block >= whole_blocks) {
-            parts = all_parts;
-            part = (block - whole_blocks) % parts;
-            shared_block = (block - whole_blocks) / parts;
-            block = whole_blocks + shared_block;
-        }
-        const int row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-        row_block = block % row_blocks;
-        output_block = block / row_blocks;
-    }
-
-    // Its turns are from first_turn(turns, part) to first_turn(turns, part + 1).
-    PASCALINE_INLINE int first_turn(int turns, int of_part) const { return int(int64_t(turns) * of_part / parts); }
-};
 
 // Which outputs a block's sums are of.
 struct BlockOutputs {
@@ -208,172 +188,195 @@ struct BlockOutputs {
     }
 };
 
-PASCALINE_INLINE void add(float4& sum, const float4& addend) {
-    sum.x += addend.x;
-    sum.y += addend.y;
-    sum.z += addend.z;
-    sum.w += addend.w;
+// A thread's sums among those of a part, which lie as they do in registers, all threads side by side.
+PASCALINE_INLINE int place_in_part(int block, int pair) {
+    return (block * (TILES / 2) + pair) * WARPS * 32 + int(threadIdx.x);
 }
 
-// Brings the sums of a block's parts together: true in the block of threads that came last, whose group 0 then has
-// the whole sums in shared memory.
-PASCALINE_INLINE bool gather_parts(const Share& share, int rows, float* sums, float* partial_sums,
-                                   uint32_t* arrivals) {
-    __shared__ bool is_last;
-    constexpr int row_quads = SEGMENTS * BLOCK_OUTPUTS / 4;
-    constexpr int part_quads = BLOCK_ROWS * row_quads;
-    float4* const parts =
-        reinterpret_cast<float4*>(partial_sums) + size_t(share.shared_block) * share.parts * part_quads;
-    const auto quad_of = [&](int row, int index) {
-        return reinterpret_cast<float4*>(sums + row * SUM_STRIDE + index % row_quads * 4);
-    };
-    for (int index = threadIdx.x; index < rows * row_quads; index += WARPS * 32) {
-        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+PASCALINE_INLINE void write_part(const Sums& totals, float4* part) {
 #pragma unroll
-        for (int group = 0; group < WARPS_ALONG_INPUTS; group++) {
-            add(sum, *quad_of(group * BLOCK_ROWS + index / row_quads, index));
+    for (int block = 0; block < ROW_BLOCKS; block++) {
+#pragma unroll
+        for (int pair = 0; pair < TILES / 2; pair++) {
+            const float(&own)[4] = totals[block][pair];
+            part[place_in_part(block, pair)] = make_float4(own[0], own[1], own[2], own[3]);
         }
-        parts[size_t(share.part) * part_quads + index] = sum;
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        uint32_t* const arrived = arrivals + share.shared_block;
-        is_last = atomicAdd(arrived, 1u) == uint32_t(share.parts - 1);
-        if (is_last) *arrived = 0u;
-    }
-    __syncthreads();
-    if (!is_last) return false;
-    __threadfence();
-    for (int index = threadIdx.x; index < rows * row_quads; index += WARPS * 32) {
-        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
-        for (int part = 0; part < share.parts; part++) {
-            add(sum, load_written(parts + size_t(part) * part_quads + index));
+}
+
+// `totals` become the sums of all parts, in their order; the own is not in memory.
+PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int own_part, int parts) {
+    // So many blocks' sums are on their way at once.
+    constexpr int blocks = ROW_BLOCKS % 4 == 0 ? 4 : ROW_BLOCKS % 3 == 0 ? 3 : ROW_BLOCKS;
+#pragma unroll
+    for (int first = 0; first < ROW_BLOCKS; first += blocks) {
+        float sums[blocks][TILES / 2][4] = {};
+        for (int part = 0; part < parts; part++) {
+            const float4* const theirs = first_part + size_t(part) * PART_QUADS;
+#pragma unroll
+            for (int block = 0; block < blocks; block++) {
+#pragma unroll
+                for (int pair = 0; pair < TILES / 2; pair++) {
+                    const float(&own)[4] = totals[first + block][pair];
+                    float4 four = make_float4(own[0], own[1], own[2], own[3]);
+                    if (part != own_part) four = load_fresh(theirs + place_in_part(first + block, pair));
+                    sums[block][pair][0] += four.x;
+                    sums[block][pair][1] += four.y;
+                    sums[block][pair][2] += four.z;
+                    sums[block][pair][3] += four.w;
+                }
+            }
         }
-        *quad_of(index / row_quads, index) = sum;
+#pragma unroll
+        for (int block = 0; block < blocks; block++) {
+#pragma unroll
+            for (int pair = 0; pair < TILES / 2; pair++) {
+#pragma unroll
+                for (int i = 0; i < 4; i++) totals[first + block][pair][i] = sums[block][pair][i];
+            }
+        }
     }
-    __syncthreads();
-    return true;
+}
+
+// The sum over all groups of warps, in shared memory.
+PASCALINE_INLINE Neighbours sum_of_groups(const float* sums, int row, int column) {
+    Neighbours sum = {};
+#pragma unroll
+    for (int group = 0; group < WARPS_ALONG_INPUTS; group++) {
+        const float* const place = sums + (group * BLOCK_ROWS + row) * SUM_STRIDE + column;
+        sum.add(*reinterpret_cast<const Neighbours*>(place));
+    }
+    return sum;
 }
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, MIN_BLOCKS)
 linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers, const uint8_t* integers_high,
            const uint8_t* zeros, const void* x, const int* inputs, const void* bias, const void* residual, void* y,
-           float* partial_sums, uint32_t* arrivals, int rows, int outputs, int columns, int whole_blocks, int parts) {
+           float* partial_sums, uint32_t* arrivals, int rows, int outputs, int columns, int whole_blocks, int blocks,
+           int sharers) {
     DYNAMIC_SHARED(uint4, shared);
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
     const int input_group = warp / WARPS_ALONG_OUTPUTS, output_warp = warp % WARPS_ALONG_OUTPUTS;
-    const Share share(rows, whole_blocks, parts);
-    const BlockOutputs block_outputs(outputs, share.output_block);
-    const PackedWeight weight = {codes, scales, integers, integers_high, zeros, block_outputs.tiles * TILE_OUTPUTS};
+    const int row_blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
     const int all_slabs = (columns + SLAB - 1) / SLAB;
-    const int all_turns = (all_slabs + WARPS_ALONG_INPUTS - 1) / WARPS_ALONG_INPUTS;
-    const int begin = share.first_turn(all_turns, share.part);
-    const int turns = share.first_turn(all_turns, share.part + 1) - begin;
-    // Neighbours along outputs are a turn apart.
-    SlabTurns own_turns(begin, turns, share.output_block % max(1, turns), all_slabs, input_group);
-    const int first_row = share.row_block * BLOCK_ROWS;
+    Shares shares((all_slabs + WARPS_ALONG_INPUTS - 1) / WARPS_ALONG_INPUTS, whole_blocks, blocks, sharers);
+    const uint32_t nothing = uint32_t(rows) >> 31;  // zero, which the compiler does not know
+    while (!shares.is_done()) {
+        const Stretch stretch = shares.take();
+        const int output_block = stretch.block / row_blocks;
+        const int first_row = (stretch.block - output_block * row_blocks) * BLOCK_ROWS;
+        const BlockOutputs block_outputs(outputs, output_block);
+        const PackedWeight weight = {codes, scales, integers, integers_high, zeros,
+                                     block_outputs.tiles * TILE_OUTPUTS};
+        // Neighbours along outputs are a turn apart.
+        SlabTurns own_turns(stretch.first_turn, stretch.turns, output_block % stretch.turns, all_slabs, input_group);
 
-    int first_tiles[SEGMENTS];
-#pragma unroll
-    for (int segment = 0; segment < SEGMENTS; segment++) {
-        first_tiles[segment] = block_outputs.first_tile(segment, output_warp);
-    }
-    const auto load_tiles = [&](TileLoads(&loads)[TILES], int slab) {
+        int first_tiles[SEGMENTS];
 #pragma unroll
         for (int segment = 0; segment < SEGMENTS; segment++) {
-            const int first = first_tiles[segment];
-            const uint8_t* const place = codes_place(weight, slab, first, lane);
-            const NumberPlace numbers = number_place(weight, slab, first * TILE_OUTPUTS + lane / 4, lane % 4);
-#pragma unroll
-            for (int tile = 0; tile < SEGMENT_TILES; tile++) {
-                const int number = IS_NARROW ? min(tile, block_outputs.tiles - 1) : tile;
-                TileLoads& own = loads[segment * SEGMENT_TILES + tile];
-                own.codes = load_codes(place + number * TILE_BYTES, lane);
-                own.numbers = load_numbers(numbers, number);
-            }
+            first_tiles[segment] = block_outputs.first_tile(segment, output_warp);
         }
-    };
-
-    TileLoads loads[2][TILES];
-    if (own_turns.is_there()) load_tiles(loads[0], own_turns.slab);
-    InputStages input(x, inputs, rows, columns, first_row, own_turns, shared, input_group);
-    for (int ahead = 0; ahead < STAGES - 1; ahead++) input.load_next();
-    const uint4* stage = nullptr;
-    const InputPlaces places(lane);
-    Sums totals = {};
-    const uint32_t nothing = uint32_t(rows) >> 31;  // zero, which the compiler does not know
-    for (int first_turn = 0; first_turn < turns; first_turn += 2) {
+        const auto load_tiles = [&](TileLoads(&loads)[TILES], int slab) {
 #pragma unroll
-        for (int place = 0; place < 2; place++) {
-            const int turn = first_turn + place;
-            if (turn >= turns) break;
-            const auto load_next = [&](uint32_t known) {
-                const int next = own_turns.next() + int(known & nothing);
-                if (turn + 1 < turns && next < own_turns.last) load_tiles(loads[1 - place], next);
-            };
-            if (turn % TURNS_PER_STAGE == 0) {
-                wait_for_copies<STAGES - 2>();
-                if constexpr (WARPS_ALONG_OUTPUTS == 1) {
-                    __syncwarp();
-                } else {
-                    __syncthreads();
+            for (int segment = 0; segment < SEGMENTS; segment++) {
+                const int first = first_tiles[segment];
+                const uint8_t* const place = codes_place(weight, slab, first, lane);
+                const NumberPlace numbers = number_place(weight, slab, first * TILE_OUTPUTS + lane / 4, lane % 4);
+#pragma unroll
+                for (int tile = 0; tile < SEGMENT_TILES; tile++) {
+                    const int number = IS_NARROW ? min(tile, block_outputs.tiles - 1) : tile;
+                    TileLoads& own = loads[segment * SEGMENT_TILES + tile];
+                    own.codes = load_codes(place + number * TILE_BYTES, lane);
+                    own.numbers = load_numbers(numbers, number);
                 }
-                // In place of the stage that was read before: all warps that read it are past it.
-                input.load_next();
-                stage = input.take();
             }
-            if (own_turns.is_there()) {
-                multiply_slab(totals, loads[place], stage, places, lane, load_next);
-            } else {
-                load_next(0);
-            }
-            own_turns.slab = own_turns.next();
-            stage += SLAB_PIECES;
-        }
-    }
-
-    // The groups' sums, one after another, in place of the stages.
-    wait_for_copies<0>();
-    __syncthreads();
-    const Epilogue epilogue = {bias, residual, y, outputs};
-    float* const sums = reinterpret_cast<float*>(shared);
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        const int segment = tile / SEGMENT_TILES;
-        const int column = block_outputs.column_of(segment, first_tiles[segment] + tile % SEGMENT_TILES);
-        if (column < 0) continue;
-#pragma unroll
-        for (int block = 0; block < ROW_BLOCKS; block++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int row = input_group * BLOCK_ROWS + 8 * block + 2 * (lane % 4) + i;
-                sums[row * SUM_STRIDE + column + lane / 4] = totals[block][tile / 2][tile % 2 * 2 + i];
-            }
-        }
-    }
-    __syncthreads();
-    const int block_rows = min(rows - first_row, BLOCK_ROWS);
-    if (share.parts > 1 && !gather_parts(share, block_rows, sums, partial_sums, arrivals)) return;
-    const int addends = share.parts > 1 ? 1 : WARPS_ALONG_INPUTS;
-    for (int index = threadIdx.x; index < block_rows * block_outputs.used; index += WARPS * 32) {
-        const int row = index / block_outputs.used, column = index % block_outputs.used;
-        const auto sum_of = [&](int of_column) {
-            float sum = 0.0f;
-#pragma unroll 4
-            for (int group = 0; group < addends; group++) {
-                sum += sums[(group * BLOCK_ROWS + row) * SUM_STRIDE + of_column];
-            }
-            return sum * (1.0f / FRAGMENT_UNIT);
         };
-        const int output = block_outputs.first[0] + column;
-        if constexpr (GATE) {
-            const int up = BLOCK_OUTPUTS + block_outputs.first[SEGMENTS - 1] % TILE_OUTPUTS + column;
-            epilogue.store_gated(first_row + row, output, sum_of(column), sum_of(up));
-        } else {
-            epilogue.store(first_row + row, output, sum_of(column));
+
+        TileLoads loads[2][TILES];
+        load_tiles(loads[0], own_turns.existing());
+        InputStages input(x, inputs, rows, columns, first_row, own_turns, shared, input_group);
+        input.load_first();
+        const InputPlaces places(lane);
+        Sums totals = {};
+        for (int first_turn = 0; first_turn < stretch.turns; first_turn += 2) {
+#pragma unroll
+            for (int place = 0; place < 2; place++) {
+                const int turn = first_turn + place;
+                if (turn >= stretch.turns) break;
+                if (turn % TURNS_PER_STAGE == 0) {
+                    wait_for_copies<InputStages::PENDING>();
+                    if constexpr (WARPS_ALONG_OUTPUTS == 1) {
+                        __syncwarp();
+                    } else {
+                        __syncthreads();
+                    }
+                }
+                const bool is_there = own_turns.is_there();
+                own_turns.step();
+                // What is loaded ahead in the last turn is never used.
+                const auto load_next = [&](uint32_t known) {
+                    load_tiles(loads[1 - place], own_turns.existing() + int(known & nothing));
+                };
+                // In place of a slab read before the barrier: all warps that read it are past it.
+                const auto copy_next = [&] { input.load_next(); };
+                const uint4* const stage = input.take();
+                if (is_there) {
+                    multiply_slab(totals, loads[place], stage, places, lane, load_next, copy_next);
+                } else {
+                    load_next(0);
+                    copy_next();
+                }
+            }
         }
+
+        // Before others are begun: those of the last turns clear places that are not read.
+        wait_for_copies<0>();
+        if (!shares.is_whole(stretch)) {
+            float4* const parts = reinterpret_cast<float4*>(partial_sums);
+            const bool is_last = shares.is_last(
+                stretch, arrivals, [&](int slot) { write_part(totals, parts + size_t(slot) * PART_QUADS); });
+            if (!is_last) continue;
+            const int first = shares.first_sharer(stretch);
+            add_parts(totals, parts + size_t(shares.slot(stretch, first)) * PART_QUADS, shares.own_sharer() - first,
+                      shares.last_sharer(stretch) - first + 1);
+        }
+
+        // The groups' sums, one after another, in place of the stages.
+        __syncthreads();
+        float* const sums = reinterpret_cast<float*>(shared);
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            const int segment = tile / SEGMENT_TILES;
+            const int column = block_outputs.column_of(segment, first_tiles[segment] + tile % SEGMENT_TILES);
+            if (column < 0) continue;
+#pragma unroll
+            for (int block = 0; block < ROW_BLOCKS; block++) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int row = input_group * BLOCK_ROWS + 8 * block + 2 * (lane % 4) + i;
+                    sums[row * SUM_STRIDE + column + lane / 4] =
+                        totals[block][tile / 2][tile % 2 * 2 + i] * (1.0f / FRAGMENT_UNIT);
+                }
+            }
+        }
+        __syncthreads();
+        const int block_rows = min(rows - first_row, BLOCK_ROWS);
+        const WideEpilogue epilogue = {{bias, residual, y, outputs}};
+        constexpr int row_places = BLOCK_OUTPUTS / STORED_TOGETHER;
+#pragma unroll 4
+        for (int index = threadIdx.x; index < block_rows * row_places; index += WARPS * 32) {
+            const int row = index / row_places, column = index % row_places * STORED_TOGETHER;
+            if (column >= block_outputs.used) continue;
+            const int output = block_outputs.first[0] + column;
+            const Neighbours sum = sum_of_groups(sums, row, column);
+            if constexpr (GATE) {
+                const int up = BLOCK_OUTPUTS + block_outputs.first[SEGMENTS - 1] % TILE_OUTPUTS + column;
+                epilogue.store_gated(first_row + row, output, sum, sum_of_groups(sums, row, up));
+            } else {
+                epilogue.store(first_row + row, output, sum);
+            }
+        }
+        __syncthreads();
     }
 }

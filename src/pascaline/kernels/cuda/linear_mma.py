@@ -18,6 +18,8 @@ _WEIGHT_BUFFERS = ("codes", "scales", "integers", "integers_high", "zeros")
 _CANDIDATES = 24
 _REGISTERS, _SCHEDULERS = 64 << 10, 4
 """Of a multiprocessor; every scheduler has its share of the warps and of the registers."""
+_COPIES_PAST_REGISTERS = (8, 0)
+"""Chips that copy to shared memory while they compute, from here on."""
 LEAST_ROUNDED_ROWS = 25
 """From here on weights may be rounded, for the sake of one level of sums."""
 _BYTES_PER_CYCLE, _CACHED_BYTES_PER_CYCLE, _LATENCY_CYCLES = 17.0, 6.0, 1200.0
@@ -41,8 +43,8 @@ class MmaGeometry:
     rounds_weights: bool = False
     """Scaled weights, rounded to 16 bits, in place of codes whose sums are scaled."""
     min_blocks: int = 1
-    parts: int = 1
-    """Blocks of threads that share a block of the result where not all multiprocessors would have one."""
+    sharers: int = 0
+    """Blocks of threads that share what is left of the result when all multiprocessors have as much; or 0."""
 
     @property
     def warps(self) -> int:
@@ -75,8 +77,8 @@ class MmaGeometry:
         return -(-call.rows // self.block_rows) * -(-outputs // self.outputs_used(call))
 
     def shared_blocks(self, call: LinearCall, chip: ChipLimits) -> int:
-        """Blocks of the result that have parts: what is left when all multiprocessors have their share."""
-        return self.blocks(call) % chip.multiprocessors if self.parts > 1 else 0
+        """Blocks of the result that are shared: what is left when all multiprocessors have as much."""
+        return self.blocks(call) % chip.multiprocessors if self.sharers else 0
 
     def turns(self, call: LinearCall) -> int:
         """Slabs that a group of warps takes one after another for a block of the result."""
@@ -126,14 +128,16 @@ def plan_linear_mma(
         ("ROUNDS_WEIGHTS", int(geometry.rounds_weights)),
         ("MIN_BLOCKS", geometry.min_blocks),
         ("IS_NARROW", int(geometry.is_narrow(call))),
+        ("STORED_TOGETHER", 1 if (call.outputs // 2 if call.is_gated else call.outputs) % 4 else 4),
     )
     blocks = geometry.blocks(call)
-    whole = blocks - geometry.shared_blocks(call, chip)
-    shared = blocks - whole
-    sums = shared * geometry.parts * geometry.block_rows * geometry.block_outputs
+    shared = geometry.shared_blocks(call, chip)
+    sharers = geometry.sharers if shared else 0
+    # Along the turns sharers and blocks follow one another: so many pairs of both meet.
+    sums = (shared + sharers) * geometry.warps_along_inputs * geometry.block_rows * geometry.block_outputs
     return LaunchPlan(
         Specialisation("linear_mma.cu", "linear_mma", definitions),
-        grid=(whole + shared * geometry.parts, 1, 1),
+        grid=(blocks - shared + sharers, 1, 1),
         block=(geometry.warps * 32, 1, 1),
         arguments=(
             *_WEIGHT_BUFFERS,
@@ -145,13 +149,14 @@ def plan_linear_mma(
             Integer(call.rows),
             Integer(call.outputs),
             Integer(call.columns),
-            Integer(whole),
-            Integer(geometry.parts),
+            Integer(blocks - shared),
+            Integer(blocks),
+            Integer(sharers),
         ),
         shared_bytes=geometry.shared_bytes,
         scratch={
             "partial_sums": Scratch(4 * max(1, sums)),
-            "arrivals": Scratch(4 * max(1, shared), is_zeroed=True),
+            "arrivals": Scratch(8 * max(1, shared), is_zeroed=True),
         },
         geometry=geometry,
     )
@@ -164,7 +169,7 @@ def candidates_linear_mma(
     ordered = list(_geometries(form, call, chip))
     best = [*ordered[:12], *[each for each in ordered if each.rounds_weights][:4]]
     others = [replace(each, turns_per_stage=turns) for each in best[:2] for turns in (2, 4)]
-    others += [replace(each, stages=2) for each in best[:2]]
+    others += [replace(each, stages=stages) for each in best[:2] for stages in (2, 6)]
     fitting = [each for each in dict.fromkeys((*best, *others)) if _fits(each, form, chip)]
     return [
         plan_linear_mma(form, call, chip, each, is_permuted=is_permuted) for each in fitting[:_CANDIDATES]
@@ -178,25 +183,26 @@ def _fits(geometry: MmaGeometry, form: SlabbedForm, chip: ChipLimits) -> bool:
     available = min(available - available // 12, 215) if available > 128 else available
     return (
         geometry.shared_bytes * geometry.min_blocks <= chip.shared_bytes_per_block
-        and _registers(geometry, form) <= available
+        and _registers(geometry, form, chip) <= available
     )
 
 
-def _registers(geometry: MmaGeometry, form: SlabbedForm) -> int:
-    """A thread's: sums in one level or two, fragments, codes and numbers of two slabs."""
+def _registers(geometry: MmaGeometry, form: SlabbedForm, chip: ChipLimits) -> int:
+    """A thread's: sums in one level or two, fragments, two slabs' codes and numbers, inputs on their way."""
     tiles, rows = geometry.tiles, geometry.block_rows
     is_scaled = geometry.rounds_weights or 0 < form.super_size < SLAB
     has_slab_offsets = form.has_offsets and not is_scaled
     sums = (1 if is_scaled else 2) * rows * tiles // 4 + (rows // 2 if has_slab_offsets else 0)
     numbers = 2 if form.integers is Integers.NONE else 9 if has_slab_offsets else 5
-    return 30 + sums + tiles * (4 + 2 * form.bits + numbers)
+    inputs = 0 if chip.compute_capability >= _COPIES_PAST_REGISTERS else 12
+    return 30 + sums + tiles * (4 + 2 * form.bits + numbers) + inputs
 
 
 def _geometries(form: SlabbedForm, call: LinearCall, chip: ChipLimits) -> Iterator[MmaGeometry]:
-    """Those that fit, the fastest by a model first."""
+    """Those that fit, the fastest by a model first; of equals the one of fewer warps."""
     rows = next((each for each in _ROWS if each >= call.rows), _ROWS[-1])
     fitting = [each for each in _possible(rows, form, call, chip) if _fits(each, form, chip)]
-    yield from sorted(fitting, key=lambda each: _modelled_cycles(each, form, call, chip))
+    yield from sorted(fitting, key=lambda each: (_modelled_cycles(each, form, call, chip), each.warps))
 
 
 def _possible(
@@ -205,7 +211,10 @@ def _possible(
     slabs = -(-call.columns // SLAB)
     is_fine = 0 < form.super_size < SLAB
     may_round = form.integers is Integers.NONE and not is_fine and matrix_dtype(call) == torch.float16
-    ways = (False, True) if may_round and block_rows >= LEAST_ROUNDED_ROWS else (False,)
+    # With few rows two levels cost less.
+    ways: tuple[bool, ...] = (False, True) if block_rows <= 32 else (True, False)
+    if not may_round or block_rows < LEAST_ROUNDED_ROWS:
+        ways = (False,)
     for warps, along_inputs, tiles, rounds in product(_WARPS[block_rows], range(1, 17), (2, 4, 6), ways):
         if along_inputs > min(warps, slabs):
             continue
@@ -214,6 +223,7 @@ def _possible(
             tiles,
             warps // along_inputs,
             along_inputs,
+            stages=4 if chip.compute_capability >= _COPIES_PAST_REGISTERS else 3,
             rounds_weights=rounds,
             min_blocks=max(1, _WARPS[block_rows][0] // warps),
         )
@@ -221,21 +231,25 @@ def _possible(
             continue
         yield each
         left = each.blocks(call) % chip.multiprocessors
+        # As many of each block's, so that none has turns at two; with many rows that costs less
+        # than idle multiprocessors.
         most = min(each.turns(call), chip.multiprocessors * each.min_blocks // left if left else 1)
-        for parts in {most, most // each.min_blocks}:
-            if parts > 1:
-                yield replace(each, parts=parts)
+        sharers = {left * parts for parts in {most, most // each.min_blocks} if parts > 1}
+        if block_rows >= 32 and left < chip.multiprocessors <= left * each.turns(call):
+            sharers.add(chip.multiprocessors)
+        for count in sorted(sharers):
+            yield replace(each, sharers=count)
 
 
 def _modelled_cycles(geometry: MmaGeometry, form: SlabbedForm, call: LinearCall, chip: ChipLimits) -> float:
     """The busiest multiprocessor's: instructions, its memory traffic, and what all ask of the caches."""
     shared = geometry.shared_blocks(call, chip)
     whole, turns = geometry.blocks(call) - shared, geometry.turns(call)
-    # Turns of the multiprocessor that has most, and blocks that it has at a time.
-    part_turns = -(-turns // geometry.parts) if shared else 0
+    # Turns of the multiprocessor that has most, and blocks of threads that it has at a time.
+    sharers = geometry.sharers if shared else 0
     most_turns = -(-whole // chip.multiprocessors) * turns
-    most_turns += -(-shared * geometry.parts // chip.multiprocessors) * part_turns
-    blocks = -(-whole // chip.multiprocessors) + -(-shared * geometry.parts // chip.multiprocessors)
+    most_turns += -(-shared * turns // chip.multiprocessors) if shared else 0
+    blocks = -(-whole // chip.multiprocessors) + -(-sharers // chip.multiprocessors)
     resident = min(blocks, geometry.min_blocks)
     unpacking = 85 if geometry.rounds_weights else 50
     # Instructions: to unpack a tile, products and sums of 8 rows, what a turn takes beside.
@@ -249,5 +263,5 @@ def _modelled_cycles(geometry: MmaGeometry, form: SlabbedForm, call: LinearCall,
     sums = geometry.block_rows * geometry.block_outputs
     ends = 1500 * blocks / resident + blocks * geometry.warps_along_inputs * sums / 32
     if shared:
-        ends += 1500 + 4 * sums * (geometry.parts + 1) / 32
+        ends += 1500 + 4 * geometry.warps_along_inputs * sums * (sharers / shared + 1) / 12
     return most_turns * turn + ends

@@ -26,6 +26,8 @@ from pascaline.kernels.cuda.linear_product import Product
 from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
 from pascaline.kernels.cuda.linear_simt import SimtGeometry, candidates_linear_simt, plan_linear_simt
 from pascaline.kernels.cuda.linear_tile import TileGeometry, candidates_linear_tile, plan_linear_tile
+from pascaline.kernels.cuda.linear_wgmma import WgmmaGeometry, candidates_linear_wgmma, plan_linear_wgmma
+from pascaline.kernels.cuda.order_input import ordered_shape, plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
 from pascaline.kernels.cuda.recipe import Buffers, Described, Recipe, Step
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
@@ -67,21 +69,34 @@ def tile_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
 
 
 def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
-    """As `tile`, for a few rows."""
+    """As `tile`, for a few rows; one launch where inputs are not quantised."""
     chosen = cast(RowsGeometry, geometry or _own_geometry(rows_candidates, product, inputs))
-    call = product.call
+    call, plan = product.call, _rows_plan(product, inputs, chosen)
+    if not inputs.is_quantised:
+        return Recipe((plan,))
     return Recipe(
-        (_quantising(product, inputs), _rows_plan(product, inputs, chosen)),
+        (_quantising(product, inputs), plan),
         quantised_shapes(call.rows, call.columns, inputs.planes),
     )
 
 
 def _rows_plan(product: Product, inputs: InputForm, geometry: RowsGeometry | None = None) -> LaunchPlan:
-    return plan_linear_rows(product.form, product.call, product.chip, inputs.planes, geometry)
+    return plan_linear_rows(
+        product.form,
+        product.call,
+        product.chip,
+        inputs.planes,
+        geometry,
+        has_permutation=product.is_permuted,
+    )
 
 
 def rows_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
-    return _modest(candidates_linear_rows(product.form, product.call, product.chip, inputs.planes))
+    return _modest(
+        candidates_linear_rows(
+            product.form, product.call, product.chip, inputs.planes, has_permutation=product.is_permuted
+        )
+    )
 
 
 def _quantising(product: Product, inputs: InputForm) -> LaunchPlan:
@@ -138,6 +153,32 @@ def mma_candidates(product: Product) -> list[LaunchPlan]:
     return _modest(
         candidates_linear_mma(product.form, product.call, product.chip, is_permuted=product.is_permuted)
     )
+
+
+def wgmma(product: Product, geometry: object) -> Recipe:
+    """As `mma`, of rows that are put in the order of the products by a launch of their own."""
+    call = product.call
+    chosen = cast(WgmmaGeometry, geometry or _own_geometry(wgmma_candidates, product))
+    ordered = {"ordered": ordered_shape(call.rows, call.columns)}
+    if call.input_dtype == torch.float16:
+        order = plan_order_input(call.rows, call.columns, torch.float16, is_permuted=product.is_permuted)
+        return Recipe((order, _wgmma_plan(product, chosen)), ordered)
+    inner = replace(product, call=replace(call, input_dtype=torch.float16, bias_dtype=None))
+    steps: tuple[Step, ...] = (
+        plan_scale_rows(call.rows, call.columns, call.input_dtype, is_permuted=product.is_permuted),
+        _renamed(plan_order_input(call.rows, call.columns, torch.float16), {"x": "scaled"}),
+        _wgmma_plan(inner, chosen),
+        _scale_back,
+    )
+    return Recipe(steps, _scaled_shapes(product) | ordered)
+
+
+def _wgmma_plan(product: Product, geometry: WgmmaGeometry | None = None) -> LaunchPlan:
+    return plan_linear_wgmma(product.form, product.call, product.chip, geometry)
+
+
+def wgmma_candidates(product: Product) -> list[LaunchPlan]:
+    return _modest(candidates_linear_wgmma(product.form, product.call, product.chip))
 
 
 def dequantised(product: Product, geometry: object) -> Recipe:

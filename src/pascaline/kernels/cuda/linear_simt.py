@@ -23,7 +23,8 @@ _PIECE = 8
 _BLOCK_OUTPUTS = 128
 _WARPS_ALONG_OUTPUTS = 4
 _MOST_BLOCKS_ALONG_OUTPUTS = 65535
-_CANDIDATES = 16
+_MOST_SPLITS = 16
+_CANDIDATES = 22
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def plan_linear_simt(
             f"a gated product of {call.outputs} outputs", expected=f"a multiple of {2 * TILE_OUTPUTS}"
         )
     if geometry is None:
-        geometry = _geometries(call, chip)[0]
+        geometry = _geometries(_TILES, call, chip)[0]
     grid = geometry.grid(call)
     tiles = grid[0] * grid[1]
     partial_bytes = 4 * geometry.block_rows * _BLOCK_OUTPUTS * tiles * geometry.splits
@@ -124,25 +125,25 @@ def candidates_linear_simt(
     weight: SlabbedForm | torch.dtype, call: LinearCall, chip: ChipLimits, *, has_permutation: bool = False
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
-    best = _geometries(call, chip)[:_CANDIDATES]
-    tight = [replace(each, splits=splits) for each in _TIGHT for splits in sorted({1, best[0].splits})]
+    best = _geometries(_TILES, call, chip)[0]
+    others = _geometries(_TILES + _TIGHT, call, chip)[:_CANDIDATES]
     return [
         plan_linear_simt(weight, call, chip, each, has_permutation=has_permutation)
-        for each in (*best, *tight)
+        for each in dict.fromkeys((best, *others))
     ]
 
 
-def _geometries(call: LinearCall, chip: ChipLimits) -> list[SimtGeometry]:
-    """All that there are, the fastest by a model first."""
+def _geometries(tiles: tuple[SimtGeometry, ...], call: LinearCall, chip: ChipLimits) -> list[SimtGeometry]:
+    """Those of some tiles, the fastest by a model first."""
     quarters = -(-call.columns // _QUARTER)
-    # Machine code of 12.0 takes more registers for the same.
-    tiles = [replace(each, min_blocks=2) for each in _TILES] if chip.compute_capability >= (12, 0) else _TILES
+    if chip.compute_capability >= (12, 0):  # its machine code takes more registers for the same
+        tiles = tuple(replace(each, min_blocks=2) for each in tiles)
     possible = [
         replace(tile, splits=splits)
-        for tile in tiles
+        for tile in dict.fromkeys(tiles)
         if tile.grid(call)[1] <= _MOST_BLOCKS_ALONG_OUTPUTS
-        for splits in (1, 2, 3, 4, 6, 8, 12, 16)
-        if splits == 1 or (quarters >= 4 * splits and _tiles(tile, call) < 4 * chip.multiprocessors)
+        for splits in range(1, _MOST_SPLITS + 1)
+        if splits == 1 or (quarters >= 4 * splits and _tiles(tile, call) < 8 * chip.multiprocessors)
     ]
     return sorted(possible, key=lambda each: _modelled_slots(each, quarters, call, chip))
 
@@ -153,12 +154,23 @@ def _tiles(geometry: SimtGeometry, call: LinearCall) -> int:
 
 
 def _modelled_slots(geometry: SimtGeometry, quarters: int, call: LinearCall, chip: ChipLimits) -> float:
-    """Issue slots of the busiest multiprocessor: a thread's instructions, stretched where warps are few."""
+    """Issue slots of the busiest multiprocessor: a thread's instructions, stretched where warps are few.
+
+    Blocks come in rounds of as many as fit beside each other; the last round may have fewer.
+    """
     blocks = -(-_tiles(geometry, call) * geometry.splits // chip.multiprocessors)
     # Of a quarter: products, reads of both operands, and both on their way to shared memory.
     per_quarter = 32 * (8 * geometry.thread_rows + geometry.thread_rows // 4 + 2)
     per_quarter += 48 * geometry.thread_rows // 4 + 160 // geometry.warps_along_rows
     turns = -(-quarters // geometry.splits)
-    per_block = turns * per_quarter + 600 + (500 + 100 * geometry.splits if geometry.splits > 1 else 0)
-    resident = min(blocks, geometry.min_blocks) * geometry.warps
-    return blocks * geometry.warps * per_block * max(1.0, 10 / resident)
+    # Parts are written and read at some 24 bytes a clock, of which others' products hide half.
+    parts = 500 + 20 * 8 * geometry.thread_rows if geometry.splits > 1 else 0
+    per_block = turns * per_quarter + 600 + parts
+    rounds, rest = divmod(blocks, geometry.min_blocks)
+    stretched = rounds * _stretched(geometry.min_blocks * geometry.warps) + _stretched(rest * geometry.warps)
+    return stretched * per_block
+
+
+def _stretched(warps: int) -> float:
+    """Warps that would take as long with their instructions as so many that hide each other's latency."""
+    return max(warps, 10.0) if warps else 0.0

@@ -12,7 +12,7 @@
 // scales, exactly, because a weight's scale has at most 22 significant bits here. The high plane's factor of
 // 256 goes to its scale.
 //
-// Definitions: those of packed_weight.cuh; PLANES; SCALE_GROUP, inputs of a scale of theirs: 32 or 128;
+// Definitions: those of packed_weight.cuh; PLANES; SCALE_GROUP, inputs of a scale of theirs: 32, 64 or 128;
 // WARPS_M, WARPS_N, MIN_BLOCKS a multiprocessor; those of epilogue.cuh.
 //
 // Slabs are split over gridDim.z; the last block of a tile to arrive adds the parts up in their order.

@@ -23,6 +23,14 @@ _DOT_PRODUCTS_FROM = (6, 1)
 _MOST_BLOCKS_ALONG_OUTPUTS = 65535
 _MOST_STATIC_SHARED_BYTES = 48 << 10
 
+TILE_SCALE_GROUPS = {1: 64, 2: 128}
+"""By planes, the inputs of a scale that the ways with tiles use.
+
+Two planes err as little with scales of 128 as with finer ones. One plane errs by a quarter more with 128 than
+with 64, whose conversions cost a twentieth of the main loop; those of 32 would cost three times that, and
+registers that sm_61 does not have.
+"""
+
 
 @dataclass(frozen=True)
 class TileGeometry:
@@ -65,10 +73,11 @@ class TileGeometry:
         return 4 * (2 * words + 2 * (16 * self.block_rows + 32) + 4)
 
 
-_TIGHT = (TileGeometry(4, 2, 2), TileGeometry(2, 4, 2), TileGeometry(4, 4, 1))
-"""16 warps in a multiprocessor, which 128 registers a thread allow.
+_TIGHT = (TileGeometry(4, 2, 2),)
+_TIGHT_OF_SLABS = (TileGeometry(2, 4, 2), TileGeometry(4, 4, 1))
+"""16 warps in a multiprocessor, which 128 registers a thread allow, in machine code before 7.0.
 
-That suffices where groups are whole slabs, in machine code before 7.0.
+That suffices where groups are whole slabs; of groups of 64 inputs, the first alone spills nothing.
 """
 
 _ROOMY = (TileGeometry(2, 2, 3), TileGeometry(1, 4, 3), TileGeometry(1, 2, 6))
@@ -140,7 +149,8 @@ def candidates_linear_tile(
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
     best = _geometries(form, call, chip, inputs)[:_CANDIDATES]
-    others = [replace(each, splits=splits) for each in _TIGHT[:2] for splits in sorted({1, best[0].splits})]
+    tight = (*_TIGHT, _TIGHT_OF_SLABS[0])
+    others = [replace(each, splits=splits) for each in tight for splits in sorted({1, best[0].splits})]
     # More registers, fewer blocks: for chips that need fewer warps to hide latency.
     others += [replace(best[0], min_blocks=2)]
     fitting = [each for each in dict.fromkeys((*best, *others)) if _fits(each, form, call, chip, inputs)]
@@ -152,9 +162,13 @@ def _geometries(
 ) -> list[TileGeometry]:
     """Those that fit, the fastest by a model first."""
     slabs = -(-call.columns // SLAB)
+    group = min(_weight_group(form), inputs.scale_group)
     tiles: tuple[TileGeometry, ...] = _ROOMY
-    if _has_wide_groups(form, inputs):
-        tiles += _NARROW + (_TIGHT if chip.compute_capability < (7, 0) else ())
+    # For factors of less, or sums of inputs, a thread of 128 registers has too few.
+    if group >= SLAB // 2 and not _has_totals(form):
+        tiles += _NARROW
+        if chip.compute_capability < (7, 0):
+            tiles += _TIGHT + (_TIGHT_OF_SLABS if group == SLAB else ())
     possible = [
         replace(tile, splits=splits)
         for tile in tiles
@@ -172,11 +186,6 @@ def _fits(
     return (
         geometry.shared_bytes(form, inputs) <= shared and geometry.grid(call)[1] <= _MOST_BLOCKS_ALONG_OUTPUTS
     )
-
-
-def _has_wide_groups(form: SlabbedForm, inputs: InputForm) -> bool:
-    """Factors are those of a whole slab: for those of less, a thread of 128 registers has too few."""
-    return min(_weight_group(form), inputs.scale_group) == SLAB and not _has_totals(form)
 
 
 def _tiles(geometry: TileGeometry, call: LinearCall) -> int:

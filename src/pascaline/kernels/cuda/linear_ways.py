@@ -22,18 +22,18 @@ from pascaline.kernels.cuda.linear_mma import LEAST_ROUNDED_ROWS, MmaGeometry
 from pascaline.kernels.cuda.linear_product import Product
 from pascaline.kernels.cuda.linear_rows import MOST_ROWS, RowsGeometry
 from pascaline.kernels.cuda.linear_simt import SimtGeometry
-from pascaline.kernels.cuda.linear_tile import TileGeometry
+from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, TileGeometry
+from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, WgmmaGeometry
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.weights.slabbed import SlabbedForm
+from pascaline.workload.limits import ORDERED_ROWS
 from pascaline.workload.slab_form import SLAB, Integers
 
 _HALF, _HALF_FLOOR = 2.0**-11, 2.0**-25
 """Rounding to fp16: relative, and at least."""
 _DECODE_ROWS, _DENSE_DECODE_ROWS = 4, 8
-_MOST_BLOCKS = 65535
-"""Along the second axis of a grid."""
 _WIDE_PRODUCTS_FROM = (2, 8)
 """torch whose products of halves come in fp32 (`out_dtype`)."""
 
@@ -148,7 +148,9 @@ def _decode(planes: int, *, is_exact: bool, operations: float) -> LinearWay:
     )
 
 
-def _tile(planes: int, scale_group: int, *, is_exact: bool) -> LinearWay:
+def _tile(planes: int, *, is_exact: bool) -> LinearWay:
+    scale_group = TILE_SCALE_GROUPS[planes]
+
     def inputs(product: Product) -> InputForm:
         return InputForm(planes, scale_group, product.is_permuted, is_quantised=True)
 
@@ -171,22 +173,23 @@ def _tile(planes: int, scale_group: int, *, is_exact: bool) -> LinearWay:
 
 def _rows(planes: int, *, is_exact: bool) -> LinearWay:
     def inputs(product: Product) -> InputForm:
-        return InputForm(planes, 32, product.is_permuted, is_quantised=True)
+        return InputForm(planes, 32, product.is_permuted, is_quantised=planes > 0)
 
+    names = {0: "rows_fp32", 1: "rows_one_plane", 2: "rows_two_planes"}
     return LinearWay(
-        name="rows_two_planes" if planes == 2 else "rows_one_plane",
+        name=names[planes],
         file="linear_rows.cu",
         geometry=RowsGeometry,
-        unit="int8",
+        unit="int8" if planes else "fp32",
         is_exact=is_exact,
         refusal=functools.partial(_refusal, least_rows=2, most_rows=MOST_ROWS, is_packed=True),
         recipe=lambda product, geometry: recipes.rows(product, inputs(product), geometry),
         candidates=lambda product: recipes.rows_candidates(product, inputs(product)),
-        shares=_everywhere(0.65, 0.80),
-        products=planes,
-        unpacking=8.0,
-        launches=2,
-        arithmetic=lambda _: Arithmetic(planes=planes, scale_group=32),
+        shares=_everywhere(0.65 if planes else 0.72, 0.80),
+        products=max(1, planes),
+        unpacking=8.0 if planes else 4.5,
+        launches=2 if planes else 1,
+        arithmetic=lambda _: Arithmetic(planes, 32, code_excess=0.0 if planes else 128.0),
     )
 
 
@@ -213,6 +216,25 @@ def _mma_arithmetic(product: Product) -> Arithmetic:
 
 def _needs_mma(chip: ChipLimits) -> str | None:
     return None if chip.compute_capability >= (7, 5) else "mma.sync of fp16 in this shape starts at 7.5"
+
+
+def _needs_warpgroups(chip: ChipLimits) -> str | None:
+    return (
+        None
+        if chip.compute_capability == WGMMA_CAPABILITY
+        else "products of warpgroups are an instruction of 9.0 alone"
+    )
+
+
+def _wgmma_refusal(product: Product) -> str | None:
+    refusal = _refusal(product, least_rows=LEAST_ROUNDED_ROWS, most_rows=ORDERED_ROWS, is_packed=True)
+    if refusal is not None:
+        return refusal
+    if product.form.integers is not Integers.NONE:
+        return "its weights are rounded once, and products of two scales would be twice"
+    if product.call.input_dtype == torch.bfloat16:
+        return "it multiplies fp16 numbers"
+    return None
 
 
 def _needs_wide_products(_: ChipLimits) -> str | None:
@@ -250,6 +272,7 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         rows_at_a_time=32,
         arithmetic=lambda _: Arithmetic(),
     ),
+    _rows(0, is_exact=True),
     _decode(2, is_exact=True, operations=0.5),
     _decode(1, is_exact=False, operations=0.5),
     _rows(2, is_exact=True),
@@ -269,8 +292,24 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         arithmetic=_mma_arithmetic,
         needs=_needs_mma,
     ),
-    _tile(2, 128, is_exact=True),
-    _tile(1, 128, is_exact=False),
+    LinearWay(
+        name="wgmma",
+        file="linear_wgmma.cu",
+        geometry=WgmmaGeometry,
+        unit="tensor_fp16",
+        is_exact=True,
+        refusal=_wgmma_refusal,
+        recipe=recipes.wgmma,
+        candidates=recipes.wgmma_candidates,
+        unpacking=90.0,
+        launches=4,
+        shares=_everywhere(0.6, 0.6),
+        rows_at_a_time=16,
+        arithmetic=_mma_arithmetic,
+        needs=_needs_warpgroups,
+    ),
+    _tile(2, is_exact=True),
+    _tile(1, is_exact=False),
     LinearWay(
         name="dequantised",
         file="dequantise.cu",

@@ -16,7 +16,6 @@
 constexpr int GROUP_THREADS = WARPS_ALONG_OUTPUTS * 32;
 constexpr int ROW_PIECES = 16;
 constexpr int SLAB_PIECES = BLOCK_ROWS * ROW_PIECES;
-constexpr int STAGE_PIECES = TURNS_PER_STAGE * SLAB_PIECES;
 constexpr int ROWS_AT_ONCE = GROUP_THREADS / ROW_PIECES;  // even: a thread's rows are all even or all odd
 
 // Where piece j of a quarter lies in its row.
@@ -53,9 +52,15 @@ struct SlabTurns {
         slab = first + skipped * WARPS_ALONG_INPUTS + group;
     }
 
-    PASCALINE_INLINE bool is_there() const { return slab < last; }
-    PASCALINE_INLINE bool is_next_first() const { return slab + WARPS_ALONG_INPUTS >= end; }
-    PASCALINE_INLINE int next() const { return slab + WARPS_ALONG_INPUTS - (is_next_first() ? end - first : 0); }
+    // A single group has all of its turns.
+    PASCALINE_INLINE bool is_there() const { return WARPS_ALONG_INPUTS == 1 || slab < last; }
+    // The turn's slab, or one that is there.
+    PASCALINE_INLINE int existing() const { return WARPS_ALONG_INPUTS == 1 ? slab : min(slab, last - 1); }
+
+    PASCALINE_INLINE void step() {
+        slab += WARPS_ALONG_INPUTS;
+        if (slab >= end) slab -= end - first;
+    }
 };
 
 class InputStages {
@@ -71,34 +76,45 @@ class InputStages {
         block_rows_ = rows - first_row;
         x_ = static_cast<const Stored*>(x) + size_t(first_row) * columns;
         source_ = x_ + size_t(own_row_) * columns + own_input_;
-        stages_ = shared + group * STAGES * STAGE_PIECES;
+        stages_ = shared + group * PLACES * SLAB_PIECES;
         own_place_ = own_row_ * ROW_PIECES + place_of(own_row_, piece / 4, piece % 4);
         address_ = shared_address(stages_ + own_place_);
     }
 
-    // Begins to load the group's next slabs, as far as there are; rows and inputs that are not there are zeros.
-    PASCALINE_INLINE void load_next() {
-        for (int turn = 0; turn < TURNS_PER_STAGE && turns_left_ > 0; turn++) {
-            if (turns_.is_there()) load_slab(loading_ * STAGE_PIECES + turn * SLAB_PIECES);
-            turns_.slab = turns_.next();
-            turns_left_--;
-        }
-        close_copies();
-        loading_ = loading_ == STAGES - 1 ? 0 : loading_ + 1;
+    // Groups of copies that may be on their way when a stage is read.
+    static constexpr int PENDING = (STAGES - 2) * TURNS_PER_STAGE;
+
+    // Begins to load the slabs of all stages but the last.
+    PASCALINE_INLINE void load_first() {
+        for (int turn = 0; turn < PLACES - TURNS_PER_STAGE; turn++) load_next();
     }
 
-    // The stage of the next turns; their slabs follow one another every SLAB_PIECES.
+    // Begins to load the group's next slab, if there is one; rows and inputs that are not there are zeros.
+    PASCALINE_INLINE void load_next() {
+        const bool is_there = turns_left_ > 0 && turns_.is_there();
+        // No branch is between products, across which compilers would not mix them with what is beside.
+        if (IS_COPIED || is_there) load_slab(loading_ * SLAB_PIECES, is_there);
+        turns_.step();
+        turns_left_--;
+        close_copies();
+        loading_ = next(loading_);
+    }
+
+    // The slab of the next turn.
     PASCALINE_INLINE const uint4* take() {
-        const uint4* const stage = stages_ + taken_ * STAGE_PIECES;
-        taken_ = taken_ == STAGES - 1 ? 0 : taken_ + 1;
-        return stage;
+        const uint4* const slab = stages_ + taken_ * SLAB_PIECES;
+        taken_ = next(taken_);
+        return slab;
     }
 
   private:
     using Number = Element<INPUT_TYPE>;
     using Stored = Number::Stored;
+    static constexpr int PLACES = STAGES * TURNS_PER_STAGE;
 
-    PASCALINE_INLINE void load_slab(int place) const {
+    static PASCALINE_INLINE int next(int place) { return place == PLACES - 1 ? 0 : place + 1; }
+
+    PASCALINE_INLINE void load_slab(int place, bool is_there) const {
         const int first = turns_.slab * SLAB + own_input_;
         const Stored* source = source_ + turns_.slab * SLAB;
 #pragma unroll
@@ -107,7 +123,7 @@ class InputStages {
             if (BLOCK_ROWS % ROWS_AT_ONCE != 0 && row >= BLOCK_ROWS) break;
             if constexpr (IS_COPIED) {
                 copy_or_clear(address_ + (place + i * GROUP_THREADS) * 16, reinterpret_cast<const uint4*>(source),
-                              row < block_rows_ && first < columns_);
+                              is_there && row < block_rows_ && first < columns_);
                 source += size_t(ROWS_AT_ONCE) * columns_;
             } else {
                 stages_[place + i * GROUP_THREADS + own_place_] = gathered(row, first);
@@ -138,5 +154,5 @@ class InputStages {
     int turns_left_;
     uint4* stages_;
     SharedAddress address_;  // of the thread's first piece of the first stage
-    int loading_ = 0, taken_ = 0;
+    int loading_ = 0, taken_ = 0;  // places of slabs
 };

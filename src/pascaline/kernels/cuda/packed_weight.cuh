@@ -198,17 +198,18 @@ struct NumberPlace {
 
 PASCALINE_INLINE NumberPlace number_place(const PackedWeight& weight, int slab, int output, int quarter) {
     constexpr int slabs_per_row = SUPER_SIZE > SLAB ? SUPER_SIZE / SLAB : 1;
-    const int row = SUPER_SIZE == 0 ? 0 : slab / slabs_per_row;
-    const int entry = SCALES_PER_SLAB == 1 ? 0 : quarter * SCALES_PER_SLAB / 4;
-    const size_t outputs = weight.padded_outputs;
-    const size_t index = (row * outputs + output) * SCALES_PER_SLAB + entry;
-    const size_t field = (slab * outputs + output) * 4 + quarter;
+    // Indices of 32 bits: four fields a slab are less than 2^32 in all weights of less than 2^37 numbers.
+    const uint32_t outputs = weight.padded_outputs;
+    const uint32_t row = SUPER_SIZE == 0 ? 0 : uint32_t(slab) / slabs_per_row;
+    const uint32_t entry = SCALES_PER_SLAB == 1 ? 0 : quarter * SCALES_PER_SLAB / 4;
+    const uint32_t index = (row * outputs + output) * SCALES_PER_SLAB + entry;
+    const uint32_t field = (slab * outputs + output) * 4 + quarter;
     NumberPlace place;
-    place.scale = weight.scales + index * SCALE_BYTES;
-    place.integers = weight.integers + field * NumberPlace::INTEGERS_BYTES;
+    place.scale = weight.scales + size_t(index) * SCALE_BYTES;
+    place.integers = weight.integers + size_t(field) * NumberPlace::INTEGERS_BYTES;
     place.integers_high = weight.integers_high + ((slab >> 1) * outputs + output) * 4 + quarter;
     place.integers_shift = 4 * (slab & 1);
-    const size_t pair = (row * (outputs / 2) + (output >> 1)) * SCALES_PER_SLAB + entry;
+    const uint32_t pair = (row * (outputs / 2) + (output >> 1)) * SCALES_PER_SLAB + entry;
     place.zero = weight.zeros + (ZERO_BITS == 4 ? pair : index);
     place.zero_shift = ZERO_BITS == 4 ? 4 * (output & 1) : 0;
     return place;
@@ -258,8 +259,8 @@ PASCALINE_INLINE float scale_to_float(uint32_t bits) {
     if constexpr (SCALE_TYPE == FP32) return bits_to_float(bits);
     if constexpr (SCALE_TYPE == FP16) return half_to_float(uint16_t(bits));
     if constexpr (SCALE_TYPE == BF16) return bfloat16_to_float(uint16_t(bits));
-    // 2^(bits - 128): the two smallest are subnormal.
-    return bits_to_float(bits < 2 ? 0x00200000u << bits : (bits - 1) << 23);
+    // 2^(bits - 128), by twice as much: 2^-127 is no normal number.
+    return 0.5f * bits_to_float(max(bits << 23, 0x00400000u));
 }
 
 // D and E.

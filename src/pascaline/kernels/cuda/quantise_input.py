@@ -23,7 +23,7 @@ class InputForm:
     Parameters
     ----------
     planes : signed bytes that make an input's integer, 2 (exact) or 1 (fast); 0: fp32 arithmetic.
-    scale_group : inputs of a scale, 32 or 128.
+    scale_group : inputs of a scale, 32, 64 or 128.
     has_permutation : they are gathered by `Slabbed.inputs`.
     is_quantised : quantise_input, or another producer, made "input_codes", "input_scales" and "input_sums" of
         them. Otherwise "x" is read as it is.
@@ -35,7 +35,7 @@ class InputForm:
     is_quantised: bool = False
 
     def __post_init__(self) -> None:
-        if self.planes not in (0, 1, 2) or self.scale_group not in (32, 128):
+        if self.planes not in (0, 1, 2) or self.scale_group not in (32, 64, 128):
             raise ShapeError(f"{self.planes} planes and scales of {self.scale_group} inputs")
         if self.is_quantised and not self.planes:
             raise ShapeError("quantised inputs without planes")

@@ -1,7 +1,7 @@
 // Inputs of a linear as signed bytes: one plane, or two that make a 16-bit integer of 256 * high + low.
 //
 // Inputs are in the order that the weight stores them in, padded with zeros to whole slabs of 128. A scale is kept
-// for each quarter of 32; where it was taken over a whole slab, the four are equal. Sums of the integers are over
+// for each quarter of 32; where it was taken over two or four, theirs are equal. Sums of the integers are over
 // 16 inputs each: what a weight's zero and offset multiply.
 //
 // Definitions: PLANES, 1 or 2.

@@ -20,7 +20,9 @@ from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_rows import plan_linear_rows
 from pascaline.kernels.cuda.linear_simt import plan_linear_simt
-from pascaline.kernels.cuda.linear_tile import plan_linear_tile
+from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_tile
+from pascaline.kernels.cuda.linear_wgmma import plan_linear_wgmma
+from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
@@ -105,15 +107,16 @@ def _decode(form: str, call: LinearCall, planes: int) -> Representative:
 
 
 def _rows(form: str, call: LinearCall, planes: int) -> Representative:
+    is_permuted = FORMS[form].permutation
     return Representative(
         f"linear_rows of {form}, {call.rows} rows, {planes} planes",
-        "int8",
-        lambda chip: plan_linear_rows(slabbed(form), call, chip, planes),
+        "int8" if planes else "fp32",
+        lambda chip: plan_linear_rows(slabbed(form), call, chip, planes, has_permutation=is_permuted),
     )
 
 
 def _tile(form: str, call: LinearCall, planes: int) -> Representative:
-    inputs = InputForm(planes, scale_group=128, is_quantised=True)
+    inputs = InputForm(planes, TILE_SCALE_GROUPS[planes], is_quantised=True)
     return Representative(
         f"linear_tile of {form}, {call.rows} rows, {planes} planes",
         "int8",
@@ -127,6 +130,14 @@ def _mma(form: str, call: LinearCall) -> Representative:
         f"linear_mma of {form}, {call.rows} rows",
         "tensor_bf16" if call.input_dtype == _BRAIN else "tensor_fp16",
         lambda chip: plan_linear_mma(slabbed(form), call, chip, is_permuted=is_permuted),
+    )
+
+
+def _wgmma(form: str, call: LinearCall) -> Representative:
+    return Representative(
+        f"linear_wgmma of {form}, {call.rows} rows",
+        "tensor_fp16",
+        lambda chip: plan_linear_wgmma(slabbed(form), call, chip),
     )
 
 
@@ -182,12 +193,20 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _decode("Q3_K", call_of(2), planes=0),
     _rows("GPTQ 4 bits", call_of(8, is_gated=True), planes=2),
     _rows("Q2_K", call_of(3, _HALF, has_residual=True), planes=1),
+    _rows("GPTQ 4 bits", call_of(16, _HALF, bias=_HALF), planes=0),
     _tile("GPTQ 4 bits", call_of(512, bias=_HALF), planes=2),
     _tile("IQ4_NL", call_of(64, _HALF, has_residual=True), planes=1),
     _tile("Q5_K", call_of(32, is_gated=True), planes=2),
     _mma("GPTQ 4 bits", call_of(16, _HALF, bias=_HALF)),
     _mma("Q8_0", call_of(64, _BRAIN, has_residual=True)),
     _mma("IQ4_XS", call_of(8, _HALF, is_gated=True)),
+    _wgmma("GPTQ 4 bits", call_of(128, _HALF, bias=_HALF)),
+    _wgmma("MXFP4", call_of(32, _HALF, is_gated=True)),
+    Representative(
+        "order_input of torch.float16",
+        "tensor_fp16",
+        lambda _: plan_order_input(64, _COLUMNS, _HALF, is_permuted=True),
+    ),
     _simt("GPTQ 4 bits", call_of(512, bias=_HALF)),
     _simt("Q6_K", call_of(32, _HALF, is_gated=True)),
     _dense_simt(_BRAIN, call_of(64, has_residual=True)),

@@ -1,7 +1,7 @@
 // Inputs of a linear, a slab of 128 by a warp: lane L loads inputs 4 * L ... 4 * L + 3 and quantises them.
 //
 // Definitions: INPUT_TYPE; HAS_PERMUTATION, 1 if stored inputs are gathered by index; SCALE_GROUP, the inputs of a
-// scale, 32 or 128; PLANES.
+// scale: 32, 64 or 128; PLANES.
 #pragma once
 #include "platform.cuh"
 #include "quantised_input.cuh"

@@ -203,15 +203,15 @@ struct InputNumberStage {
     PASCALINE_INLINE void load(const QuantisedInput& input, int slab) {
         if (share() >= SHARES) return;
         const int row = min(int(blockIdx.x) * BLOCK_ROWS + local_row(), input.rows - 1);
-        const size_t index = size_t(slab) * input.rows + row;
+        const uint32_t index = uint32_t(slab) * input.rows + row;
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
-            scales[i] = load_constant(input.scales + index * 4 + input_group(i));
+            scales[i] = load_constant(input.scales + size_t(index) * 4 + input_group(i) * (4 / INPUT_GROUPS));
         }
         if constexpr (HAS_TOTALS) {
 #pragma unroll
             for (int i = 0; i < OWN_SUMS; i++) {
-                sums[i] = load_constant(input.sums + index * 8 + share() * OWN_SUMS + i);
+                sums[i] = load_constant(input.sums + size_t(index) * 8 + share() * OWN_SUMS + i);
             }
         }
     }

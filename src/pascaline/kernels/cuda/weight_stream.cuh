@@ -7,11 +7,17 @@
 // Units are what is counted: tiles, or gate tiles with their up tiles, which begin at half of the outputs. A batch has
 // UNITS of them, gates first.
 //
+// Without a ring, a block's units may begin at half a tile: its lanes then read halves of two tiles each.
+//
 // Definitions: those of packed_weight.cuh; GATE; TILES_IN_FLIGHT, 2, 4 or 8; RING_BATCHES; ONE_SLAB, 1 if
-// a warp has no more than one.
+// a warp has no more than one; GRAIN, of which a block's outputs are multiples: a tile's 8, or 4.
 #pragma once
 #include "async_copy.cuh"
 #include "packed_weight.cuh"
+
+constexpr bool HAS_HALF_TILES = GRAIN < TILE_OUTPUTS;
+
+static_assert(!HAS_HALF_TILES || RING_BATCHES == 0, "a ring takes whole tiles");
 
 constexpr int KINDS = 1 + GATE;
 constexpr int UNITS = TILES_IN_FLIGHT / KINDS;
@@ -38,7 +44,8 @@ PASCALINE_INLINE Lane make_lane(int lane) {
 
 // What a warp has to go through: for every chunk of its block's units, for every slab of its own, batches of units.
 struct Route {
-    int begin, end, chunk_units;  // units of the block
+    int first_output, outputs;  // of the block, of gates if there are ups: multiples of GRAIN
+    int end, chunk_units;       // units of the block: of the last there may be a half
     int first_slab, slab_step, slabs;
     int first_unit, unit_step;  // of a chunk
 
@@ -53,20 +60,20 @@ struct Cursor {
     uint32_t output;  // of integers: outputs before
     uint32_t high;    // of their upper bits: outputs of pairs of slabs before
 
-    PASCALINE_INLINE void go_to(const PackedWeight& weight, int slab_, int unit_) {
+    PASCALINE_INLINE void go_to(const PackedWeight& weight, const Route& route, int slab_, int unit_) {
         constexpr int slabs_per_row = SUPER_SIZE > SLAB ? SUPER_SIZE / SLAB : 1;
         slab = slab_;
         unit = unit_;
-        const uint32_t outputs = weight.padded_outputs, first = unit * TILE_OUTPUTS;
-        codes = weight.codes + (size_t(slab) * (outputs / TILE_OUTPUTS) + unit) * TILE_BYTES;
+        const uint32_t outputs = weight.padded_outputs, first = route.first_output + unit * TILE_OUTPUTS;
+        codes = weight.codes + (size_t(slab) * (outputs / TILE_OUTPUTS) + first / TILE_OUTPUTS) * TILE_BYTES;
         entry = (SUPER_SIZE == 0 ? 0 : slab / slabs_per_row) * outputs + first;
         output = slab * outputs + first;
         high = (slab >> 1) * outputs + first;
     }
 
     PASCALINE_INLINE void start(const PackedWeight& weight, const Route& route) {
-        chunk = route.begin;
-        go_to(weight, route.first_slab, chunk + route.first_unit);
+        chunk = 0;
+        go_to(weight, route, route.first_slab, route.first_unit);
     }
 
     // How many units of the batch there are; none or less at the end.
@@ -85,7 +92,7 @@ struct Cursor {
         } else {
             const bool is_last = slab + route.slab_step >= route.slabs;
             if (is_last) chunk = route.chunk_end(chunk);
-            go_to(weight, is_last ? route.first_slab : slab + route.slab_step, chunk + route.first_unit);
+            go_to(weight, route, is_last ? route.first_slab : slab + route.slab_step, chunk + route.first_unit);
         }
     }
 };
@@ -97,8 +104,13 @@ class WeightStream {
     static constexpr int SHARED_BYTES = 0;  // a warp
 
     PASCALINE_INLINE WeightStream(const PackedWeight& weight, const Route& route, const Lane& own, uint8_t*)
-        : weight_(weight), route_(route), own_(own) {
-        weight_.codes += own.lane * LANE_BYTES;
+        : weight_(weight),
+          route_(route),
+          own_(own),
+          // From half a tile on, the lanes of the second half read the first half of the next.
+          tile_lane_(own.lane ^ (HAS_HALF_TILES && route.first_output % TILE_OUTPUTS != 0 ? 16 : 0)),
+          end_((route.outputs + TILE_OUTPUTS - 1 - own.output) / TILE_OUTPUTS) {
+        weight_.codes += tile_lane_ * LANE_BYTES + (tile_lane_ < own.lane ? TILE_BYTES : 0);
         cursor_.start(weight_, route_);
         load_codes_of_batch();
         load_numbers_of_batch();
@@ -115,8 +127,14 @@ class WeightStream {
     PASCALINE_INLINE const QuarterNumbers& numbers(int i, int) const { return numbers_[i]; }
 
   private:
+    // How many units of the batch have this lane's output.
+    PASCALINE_INLINE int own_count() const {
+        if (!HAS_HALF_TILES) return cursor_.count(route_);
+        return ONE_SLAB ? end_ - cursor_.unit : min(cursor_.count(route_), end_ - cursor_.unit);
+    }
+
     PASCALINE_INLINE void load_codes_of_batch() {
-        const int count = cursor_.count(route_);
+        const int count = own_count();
         // Most batches are whole, and need not ask for each tile.
         if (count >= UNITS) {
             load_tiles(UNITS);
@@ -130,12 +148,12 @@ class WeightStream {
         for (int u = 0; u < TILES_IN_FLIGHT; u++) {
             if (u % UNITS >= count) continue;
             const size_t gap = u < UNITS ? 0 : size_t(weight_.padded_outputs / TILE_OUTPUTS / 2) * TILE_BYTES;
-            codes_[u] = load_codes(cursor_.codes + gap + u % UNITS * TILE_BYTES, own_.lane);
+            codes_[u] = load_codes(cursor_.codes + gap + u % UNITS * TILE_BYTES, tile_lane_);
         }
     }
 
     PASCALINE_INLINE void load_numbers_of_batch() {
-        const int count = cursor_.count(route_);
+        const int count = own_count();
         if constexpr (HAS_SLAB_NUMBERS) {
             const int further = own_.held_unit * TILE_OUTPUTS + own_.output;
             const NumberPlace place = places(own_.held_tile / UNITS, further);
@@ -181,6 +199,8 @@ class WeightStream {
     PackedWeight weight_;  // its codes at this lane's
     const Route& route_;
     const Lane own_;
+    const int tile_lane_;  // whose codes it reads of a tile
+    const int end_;        // of the units that have its output
     Cursor cursor_;
     QuarterCodes codes_[TILES_IN_FLIGHT] = {};  // what is left out counts for nothing, but is multiplied
     QuarterNumbers numbers_[NUMBERS_IN_FLIGHT] = {};
