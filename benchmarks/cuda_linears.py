@@ -2,7 +2,7 @@
 
     python benchmarks/cuda_linears.py [--peers FOLDER] [--output FILE] [--only rates,compare,dense,formats]
         [--shapes qkv,o,gate_up,down] [--rows 1,8,512] [--formats Q4_K,…]
-    python benchmarks/cuda_linears.py --sweep linear_decode [--rows 1] [--shapes …]
+    python benchmarks/cuda_linears.py --sweep linear_decode [--rows 1] [--shapes …] [--formats …]
 
 Shapes are Qwen2.5-7B's, weights int4 in groups of 128, inputs and outputs fp16. All sides of a case are
 measured in one process, in turns, as CUDA graphs over at least 300 MB of copies of the weight; medians. Ours
@@ -11,7 +11,8 @@ first (log-normal inputs), and what is wrong is not timed. FOLDER has the librar
 without it ours are measured alone.
 
 Prints ratios, what is wanted, and the card's limits; writes all figures to FILE. --sweep times every
-candidate geometry of a family of kernels instead, and prints a table. Exit code 1: something failed.
+candidate geometry of a family of kernels, or of a way ("decode_two_planes"), instead, and prints a table;
+with --formats of those, at M = 1. Exit code 1: something failed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def main() -> int:
             if given.sweep:
                 for family in given.sweep:
                     for shape in given.shapes:
-                        for rows in given.rows:
+                        for name in given.formats or ():
+                            found["sweep"].append(session.format(shape, name, family))
+                            print(report.sweep_table(found["sweep"][-1]), flush=True)
+                        for rows in () if given.formats else given.rows:
                             if family == DENSE:
                                 case = session.dense(shape, rows, is_sweep=True) | {"family": family}
                             else:
@@ -84,7 +88,7 @@ def _standard(session: Session, given: argparse.Namespace, found: dict[str, Any]
     if "formats" in given.only:
         for shape in given.shapes:
             if shape in LARGE_SHAPES:
-                found["formats"] += [session.format(shape, each) for each in given.formats]
+                found["formats"] += [session.format(shape, each) for each in given.formats or FORMATS]
         print(report.formats_table(found["formats"]), flush=True)
 
 
@@ -104,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_among(_PARTS), default=_PARTS)
     parser.add_argument("--shapes", type=_among(names), default=names)
     parser.add_argument("--rows", type=lambda text: tuple(map(int, text.split(","))), default=None)
-    parser.add_argument("--formats", type=_among(FORMATS), default=FORMATS)
+    parser.add_argument("--formats", type=_among(FORMATS))
     parser.add_argument("--sweep", type=lambda text: tuple(text.split(",")), default=())
     given = parser.parse_args()
     given.rows = given.rows or ((1,) if given.sweep else ROWS)

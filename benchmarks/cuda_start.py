@@ -28,7 +28,7 @@ import torch
 
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
-from pascaline.engine.card import specialisations_of
+from pascaline.engine.card import recipes_of, specialisations_of
 from pascaline.hardware.architectures import capability_numbers
 from pascaline.hardware.cuda_driver import Argument
 from pascaline.hardware.gpus import Gpu, find_gpu
@@ -80,7 +80,7 @@ def specialisations(gpu: Gpu) -> list[Specialisation]:
         gpu.architecture.shared_memory_kib_per_block << 10,
     )
     chip = Chip(torch.device("cuda"), limits, gpu.roofline())
-    return specialisations_of(products(), Launcher(Policy(chip, KERNELS)), MOST_ROWS)
+    return specialisations_of(recipes_of(products(), Launcher(Policy(chip, KERNELS)), MOST_ROWS))
 
 
 def building(architecture: str, wanted: list[Specialisation], folder: Path) -> dict[str, Any]:

@@ -16,12 +16,12 @@ import argparse
 import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.llamacpp_kernels import FORMATS
 from harness.machine import RESULTS, now, software
-from harness.modelled_linears import ModelledLinear, model_decode, model_tile
+from harness.modelled_linears import ModelledLinear, model_decode, model_rows, model_tile
 from harness.modelled_llamacpp import PROMPT_TOKENS, LlamaTimes, model_llamacpp
 from harness.modelled_sweep import compare_sweep
 from harness.published import Figure, read_figures
@@ -33,6 +33,7 @@ from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
 
 CASE = "pascal-timing-model"
+_PARTS = ("calibration", "decode", "rows", "tile")
 FITTED = "Q4_0"
 FASTEST = 2
 """Ways of each sweep that are modelled."""
@@ -43,10 +44,17 @@ SHAPES = ((3584, 3584), (3584, 4608), (18944, 3584), (3584, 37888))
 CARDS = (("TITAN X (Pascal)", 1417), ("Tesla P40", 1531), ("GeForce GTX 1080 Ti", 1582))
 """With the clocks that they are listed with."""
 
-DECODE = ((1, 2), (1, 0), (4, 2), (8, 1))
-"""Rows, and planes of int8 (0: fp32)."""
+WITHOUT_DOT_PRODUCTS = (("GeForce GTX 980 Ti", 1075),)
+"""Cards that have fp32 alone, of which a few rows are modelled."""
 
-TILES = ((512, 1, 128), (512, 2, 128), (512, 2, 32))
+DECODE = ((1, 2), (1, 0))
+"""Rows, and planes of int8 (0: fp32), of linear_decode."""
+
+ROWS = ((4, 2), (8, 1))
+ROWS_IN_FP32 = ((2, 0), (8, 0), (16, 0))
+"""The same of linear_rows."""
+
+TILES = ((512, 1, 128), (512, 1, 64), (512, 2, 128))
 """Rows, planes, and inputs of a scale."""
 
 
@@ -56,9 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--llamacpp", type=Path, help="llama_cpp_python-0.2.29.tar.gz")
     parser.add_argument("--sweeps", type=Path, nargs="+", default=[], help="of cuda_linears.py, on a card")
-    parser.add_argument("--cards", nargs="*", default=[name for name, _ in CARDS], help="of " + str(CARDS))
+    names = [name for name, _ in (*CARDS, *WITHOUT_DOT_PRODUCTS)]
+    parser.add_argument("--cards", nargs="*", default=names, help="of " + ", ".join(names))
     parser.add_argument("--output", type=Path, help="of the run record; under results/modelled by default")
-    parser.add_argument("--only", choices=("calibration", "decode", "tile"), nargs="+", default=[])
+    parser.add_argument("--only", choices=_PARTS, nargs="+", default=[])
     given = parser.parse_args(arguments)
     try:
         return _run(given)
@@ -76,7 +85,7 @@ def _run(given: argparse.Namespace) -> int:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
-    wanted = set(given.only or ("calibration", "decode", "tile"))
+    wanted = set(given.only or _PARTS)
     if "calibration" in wanted and given.llamacpp is not None:
         for row, text in _calibration(given.llamacpp):
             rows += [row] if row else []
@@ -85,10 +94,12 @@ def _run(given: argparse.Namespace) -> int:
         for row, text in _compared(path):
             rows += [row] if row else []
             note(text)
-    cards = [Card(find_gpu(name), mhz) for name, mhz in CARDS if name in given.cards]
-    for card in cards:
+    for card_name, mhz in (*CARDS, *WITHOUT_DOT_PRODUCTS):
+        if card_name not in given.cards:
+            continue
+        card = Card(find_gpu(card_name), mhz)
         note(f"{card.gpu.name} at {card.clock_mhz:g} MHz, modelled:")
-        for name, results in (("decode", _decode(card)), ("tile", _tiles(card))):
+        for name, results in _linears(card, has_dot_products=(card_name, mhz) in CARDS).items():
             for linear in results if name in wanted else ():
                 rows.append(_row(card, name, linear))
                 note(f"  {name}: {_text(linear)}")
@@ -176,10 +187,24 @@ def _products_s(times: LlamaTimes, phase: str) -> float:
     return times.prefill_s if phase == "prefill" else times.decode_s
 
 
-def _decode(card: Card) -> Iterator[ModelledLinear]:
-    for (columns, outputs), (rows, planes) in itertools.product(SHAPES, DECODE):
-        inputs = InputForm(planes, 32, is_quantised=planes > 0)
-        yield model_decode(columns, outputs, rows, inputs, card)
+def _linears(card: Card, *, has_dot_products: bool) -> dict[str, Iterator[ModelledLinear]]:
+    """By the kernel."""
+    if not has_dot_products:
+        return {"decode": _few(model_decode, ((1, 0),), card), "rows": _few(model_rows, ROWS_IN_FP32, card)}
+    return {
+        "decode": _few(model_decode, DECODE, card),
+        "rows": _few(model_rows, ROWS, card),
+        "tile": _tiles(card),
+    }
+
+
+def _few(
+    model: Callable[[int, int, int, InputForm, Card], ModelledLinear],
+    cases: Sequence[tuple[int, int]],
+    card: Card,
+) -> Iterator[ModelledLinear]:
+    for (columns, outputs), (rows, planes) in itertools.product(SHAPES, cases):
+        yield model(columns, outputs, rows, InputForm(planes, 32, is_quantised=planes > 0), card)
 
 
 def _tiles(card: Card) -> Iterator[ModelledLinear]:
@@ -193,7 +218,7 @@ def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
     return Row(
         module=f"{card.gpu.name}: {linear.columns}x{linear.outputs}, {linear.rows} rows",
         op=f"linear_{name}, {linear.inputs.planes} planes, scales of {linear.inputs.scale_group}",
-        phase="decode" if name == "decode" else "prefill",
+        phase="prefill" if name == "tile" else "decode",
         predicted_s=linear.modelled.time_s,
         bound_s=bound_s,
         bound_by=bound_by,
@@ -202,11 +227,12 @@ def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
 
 def _text(linear: ModelledLinear) -> str:
     time_s = linear.modelled.time_s
+    unit = "dp4a" if linear.inputs.planes else "fp32"
     busiest = sorted(linear.modelled.busy.items(), key=lambda item: -item[1])[:3]
     return (
         f"{linear.columns}×{linear.outputs}, {linear.rows} rows, {linear.inputs.planes} planes, scales of "
         f"{linear.inputs.scale_group}: {time_s * 1e6:.1f} µs, {linear.read_s / time_s:.3f} of a plain read, "
-        f"{linear.peak_s / time_s:.3f} of the dp4a peak, bound by {linear.modelled.bound_by}; "
+        f"{linear.peak_s / time_s:.3f} of the {unit} peak, bound by {linear.modelled.bound_by}; "
         f"busy: {', '.join(f'{name} {share:.2f}' for name, share in busiest)}; {linear.registers} registers, "
         f"{linear.local_bytes} bytes local, {linear.blocks} blocks"
     )

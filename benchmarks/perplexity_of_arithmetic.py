@@ -3,8 +3,8 @@
     python benchmarks/perplexity_of_arithmetic.py [--model demo] [--tokens 12000]
 
 Every linear's inputs are rounded as CUDA kernels round them, and multiplied in fp32: 16-bit integers in two
-planes (with a scale for 32 or for 128 inputs), one plane of 8 bits (for 32, for 128, or for all of a token),
-and half precision. Perplexity is over the texts of `harness.texts` and the project's own documents, in
+planes (with a scale for 32 or for 128 inputs), one plane of 8 bits (for 32, 64, 128 or all of a token), and
+half precision. Perplexity is over the texts of `harness.texts` and the project's own documents, in
 windows of 512 tokens, the first of each not counted. Beside it stands the mean divergence from fp32
 (Kullback and Leibler, in nats a token), which tells more than a perplexity does where both are small.
 
@@ -64,6 +64,7 @@ ROUNDINGS: dict[str, Rounding | None] = {
     "half precision": lambda x: x.half().float(),
     "bf16": lambda x: x.bfloat16().float(),
     "one plane, 32 inputs a scale": integers(127, 32),
+    "one plane, 64 inputs a scale": integers(127, 64),
     "one plane, 128 inputs a scale": integers(127, 128),
     "one plane, a scale a token": integers(127, None),
 }

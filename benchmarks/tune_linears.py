@@ -2,6 +2,7 @@
 
     PYTHONPATH=src python benchmarks/tune_linears.py [--copy-to FOLDER] [--forms int4 Q4_K …] [--shapes N×K …]
         [--rows 1 2 …] [--budget-s 240]
+    PYTHONPATH=src python benchmarks/tune_linears.py --forms "2 bits" "3 bits" MXFP4 IQ4_NL --rows 1
 
 Measures, for each form and shape, the ways that a model of the chip thinks well of, with the geometries that
 their planners like. All are compiled first. The result goes to the user's cache, where engines and
@@ -18,16 +19,19 @@ import time
 from pathlib import Path
 
 import torch
+from linears import format_cases
 
+from pascaline.core.errors import PascalineError
 from pascaline.core.progress import Progress
 from pascaline.engine.card import settle_chip
+from pascaline.engine.device import settle_device
 from pascaline.kernels.cuda.autotune import ROWS, CardTimer, build_candidates, products_of, tune_product
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights import Slabbed
 from pascaline.weights.slab_layout import to_slabs
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
-FORMS = {"int4": PackedForm(4, 128, (2,), zero=8), **PACKED_FORMS}
+FORMS = {"int4": PackedForm(4, 128, (2,), zero=8), **PACKED_FORMS, **format_cases.FORMS}
 SHAPES = ("37888×3584", "3584×18944", "4608×3584", "3584×3584")
 
 
@@ -62,7 +66,11 @@ def main() -> int:
     parser.add_argument("--budget-s", type=float, default=240.0)
     options = parser.parse_args()
     began = time.monotonic()
-    device = torch.device("cuda", 0)
+    try:
+        device, _ = settle_device("cuda")
+    except PascalineError as error:
+        print(error, file=sys.stderr)
+        return 2
     chip, kernels, notes = settle_chip(device)
     if kernels is None or chip.roofline is None:
         print("; ".join(notes), file=sys.stderr)
@@ -73,6 +81,7 @@ def main() -> int:
         if progress.finished:
             print(f"{progress.stage}: {progress.done:.0f} in {progress.elapsed_s:.1f} s", flush=True)
 
+    path: Path | None = None
     weights: dict[str, Slabbed] = {}
     for form in options.forms:
         for shape in options.shapes:

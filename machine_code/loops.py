@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from disassembler import Instruction, KernelCode
 
-ARITHMETIC = ("IDP", "FFMA", "HFMA2", "HMMA", "IMMA", "DFMA")
+ARITHMETIC = ("IDP", "FFMA", "HFMA2", "HMMA", "HGMMA", "IMMA", "DFMA")
 """The instructions that multiply and add: what a linear layer's main loop is there for."""
 
 
@@ -56,10 +56,19 @@ def find_loops(code: KernelCode) -> tuple[Loop, ...]:
 
 
 def main_loop(code: KernelCode) -> Loop | None:
-    """The innermost loop with the most multiply-adds; None where no loop has any."""
-    loops = [loop for loop in find_loops(code) if loop.innermost]
-    best = max(loops, key=_multiply_adds, default=None)
-    return best if best is not None and _multiply_adds(best) else None
+    """The loop with the most multiply-adds, of those that have no other with any inside; None: there is none.
+
+    A loop inside may be there that only waits.
+    """
+    multiplying = [loop for loop in find_loops(code) if _multiply_adds(loop)]
+    innermost = [
+        loop
+        for loop in multiplying
+        if not any(
+            each is not loop and loop.first <= each.first and each.last <= loop.last for each in multiplying
+        )
+    ]
+    return max(innermost, key=_multiply_adds, default=None)
 
 
 def _multiply_adds(loop: Loop) -> int:

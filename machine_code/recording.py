@@ -127,6 +127,7 @@ class _Recorder:
             self._nbytes[position] += SECTOR_BYTES * len(sectors)
             self._memory[position] += SECTOR_BYTES * len(sectors)
             self.memory_bytes += SECTOR_BYTES * len(sectors)
+            self._misses[position] += step.decoded.name == "ATOM"  # its result is L2's
             return
         new = sectors - self._seen
         self._seen |= sectors

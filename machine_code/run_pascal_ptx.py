@@ -5,17 +5,21 @@
 
 Plans are those for a Titan X (Pascal): 28 multiprocessors, 48 KiB of shared memory a block. Inputs are
 log-normal; outputs are poisoned and have margins that must stay as they are. Prints one line a case and
-writes FILE (FOLDER/results.json); exit code 1: something is wrong.
+writes FILE (FOLDER/results.json). A kernel that breaks the card's context, or the process, fails alone: the
+rest goes on in another process. Exit code 1: something is wrong; 2: FOLDER was prepared from other sources.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +32,9 @@ from linears.measure import Case, PoisonedError
 from linears.our_recipes import recipes
 from linears.our_ways import WeightCopies, our_way
 from linears.weights import log_normal_inputs
-from pascal_ptx import PascalKernels, write_ptx
+from pascal_ptx import PascalKernels, missing_from, write_ptx
 
+from pascaline.core.errors import CompileError
 from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Packed
@@ -43,6 +48,13 @@ _FEW_ROWS = (2, 33)
 _ALL_ROWS_OF = ("Q4_0", "GPTQ 4 bits")
 _MARGIN = 1.25
 """Errors vary by so much at these small sizes around what is promised of large ones."""
+_MOST_PROCESSES = 10
+"""Kernels that may break one each; after so many the card is not trusted any more."""
+_MOST_SECONDS = 120
+"""Between two products, or for the driver to compile all: then a kernel does not come to an end."""
+
+Product = tuple[int, str]
+"""The index of a case, and the name of a way."""
 
 
 def main() -> int:
@@ -88,42 +100,108 @@ def _prepare(folder: Path) -> int:
 
 
 def _run(folder: Path, output: Path) -> int:
-    device = torch.device("cuda", torch.cuda.current_device())
-    kernels = PascalKernels(folder / _FILE, device)
-    began = time.monotonic()
     wanted, failed = _wanted()
-    kernels.load(wanted)
-    print(f"{len(wanted)} kernels compiled by the driver in {time.monotonic() - began:.1f} s", flush=True)
-    results: list[dict[str, Any]] = [{"case": case, "failed": reason} for case, reason in failed.items()]
     try:
-        for name, rows, weight in _cases():
-            results += _check(kernels, name, rows, weight.to(device), device)
-    except PoisonedError as error:
-        results.append({"case": "the card's context is lost", "failed": str(error)})
-    output.write_text(json.dumps(results, indent=1) + "\n")
-    wrong = [each for each in results if each.get("failed")]
+        missing = missing_from(folder / _FILE, wanted)
+    except CompileError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if missing:
+        files = ", ".join(sorted({each.file for each in missing}))
+        print(
+            f"{folder / _FILE} is stale: {len(missing)} of {len(wanted)} kernels ({files}) are of other "
+            "sources or plans; prepare it again. Nothing was launched",
+            file=sys.stderr,
+        )
+        return 2
+    results: list[dict[str, Any]] = [{"case": case, "failed": reason} for case, reason in failed.items()]
+    done: set[Product] = set()
+    for _ in range(_MOST_PROCESSES):
+        is_over = _run_rest(folder, done, results)
+        output.write_text(json.dumps(results, indent=1) + "\n")
+        if is_over:
+            break
+        print("the rest goes on in another process", flush=True)
+    wrong = [each for each in results if each["failed"]]
     print(f"{len(results)} products, {len(wrong)} wrong")
     return 1 if wrong else 0
 
 
+def _run_rest(folder: Path, done: set[Product], results: list[dict[str, Any]]) -> bool:
+    """Run what is not `done` in a process of its own; False: that was broken by one of them, now done."""
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(folder, frozenset(done), sending))
+    process.start()
+    sending.close()
+    before = len(done)
+    running: Product | None = None
+    while receiving.poll(_MOST_SECONDS):
+        try:
+            product, result = receiving.recv()
+        except EOFError:
+            break
+        if product is None:
+            process.join()
+            return True
+        done.add(product)
+        running = product if result is None else None
+        if result is not None:
+            results.append(result)
+    process.kill()
+    process.join()
+    if running is not None or len(done) == before:
+        name = "before the first product" if running is None else running[1]
+        results.append({"case": name, "failed": "its process ended, or did not come to an end"})
+        print(f"FAILED {name}: {results[-1]['failed']}", flush=True)
+    return len(done) == before
+
+
+def _work(folder: Path, done: Collection[Product], results: Connection) -> None:
+    """Send (product, None) before each, (product, its result) after it, and (None, None) at the end."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    kernels = PascalKernels(folder / _FILE, device)
+    began = time.monotonic()
+    wanted, _ = _wanted()
+    kernels.load(wanted)
+    print(f"{len(wanted)} kernels compiled by the driver in {time.monotonic() - began:.1f} s", flush=True)
+    for index, (name, rows, weight) in enumerate(_cases()):
+        _check(kernels, (index, f"{name}, M = {rows}"), rows, weight.to(device), done, results)
+    results.send((None, None))
+
+
 def _check(
-    kernels: PascalKernels, name: str, rows: int, weight: Packed, device: torch.device
-) -> list[dict[str, Any]]:
+    kernels: PascalKernels,
+    case: Product,
+    rows: int,
+    weight: Packed,
+    done: Collection[Product],
+    results: Connection,
+) -> None:
     """All ways of one form and M."""
     slabbed = to_slabs(weight)
+    device = slabbed.codes.device
     inputs = log_normal_inputs(rows, _COLUMNS, torch.Generator(device=device).manual_seed(rows))
     values = torch.empty(_OUTPUTS, _COLUMNS, dtype=torch.float64, device=device)
     weight.dequantise(0, _OUTPUTS, values)
     reference = inputs.double() @ values.t()
     copies = WeightCopies.of(slabbed.shape, slabbed.buffers, 1)
-    results = []
     for recipe in recipes(slabbed, rows, _CHIP)[0]:
-        case = Case(reference, lambda _what: None, MOST_ERROR.get(recipe.accuracy, 2e-3) * _MARGIN)
-        case.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))
-        reason = case.failed.get(recipe.name)
-        results.append({"case": f"{name}, M = {rows}, {recipe.name}", "failed": reason} | case.errors)
-        print(f"{'FAILED' if reason else 'ok    '} {results[-1]['case']} {reason or ''}", flush=True)
-    return results
+        product = (case[0], f"{case[1]}, {recipe.name}")
+        if product in done:
+            continue
+        results.send((product, None))
+        checked = Case(reference, lambda _what: None, MOST_ERROR.get(recipe.accuracy, 2e-3) * _MARGIN)
+        broken: PoisonedError | None = None
+        try:
+            checked.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))
+        except PoisonedError as error:
+            broken = error
+        reason = checked.failed.get(recipe.name)
+        print(f"{'FAILED' if reason else 'ok    '} {product[1]} {reason or ''}", flush=True)
+        results.send((product, {"case": product[1], "failed": reason} | checked.errors))
+        if broken is not None:
+            os._exit(1)  # without what torch does at the end of a process, which may hang
 
 
 if __name__ == "__main__":

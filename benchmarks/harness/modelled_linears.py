@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from issue_rates import issue_rates
 from recording import Recording, record
 from timing_model import Card, Kernel, Modelled, Wave, model_share, occupancy, read_kernel, simulate_wave
 
@@ -16,6 +18,7 @@ from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.compiler import Compiler
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_rows import RowsGeometry, plan_linear_rows
 from pascaline.kernels.cuda.linear_tile import TileGeometry, plan_linear_tile
 from pascaline.kernels.cuda.quantise_input import InputForm, quantised_shapes
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
@@ -28,7 +31,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 INT4 = PackedForm(4, 128, (2,), zero=8)
 _SLABS = (2, 4)
-_CODES_PER_DOT, _LANES, _DOTS_PER_CLOCK = 4, 32, 4
+_CODES_PER_DOT, _LANES = 4, 32
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class ModelledLinear:
     Parameters
     ----------
     read_s : a plain read of the bytes that it moves.
-    peak_s : its dot products at the chip's peak; 0 for fp32.
+    peak_s : its dot products, or in fp32 its multiply-adds, at the chip's peak.
     """
 
     columns: int
@@ -58,7 +61,7 @@ def model_decode(columns: int, outputs: int, rows: int, inputs: InputForm, card:
     share = -(-outputs // card.gpu.sms // TILE_OUTPUTS) * TILE_OUTPUTS
     weight = _weight(share, columns)
     plan = plan_linear_decode(weight.form, LinearCall(rows, share, columns), _chip(card, 1), inputs)
-    kernel = _kernel(plan.specialisation)
+    kernel = _kernel(plan.specialisation, _architecture(card))
     recording = _recorded(plan, kernel, weight, rows, inputs, 1.0, card)
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
     return ModelledLinear(
@@ -75,11 +78,43 @@ def model_decode(columns: int, outputs: int, rows: int, inputs: InputForm, card:
     )
 
 
+def model_rows(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
+    """One multiprocessor's share: its blocks' steps, of as many whole groups of tiles, over as many slabs.
+
+    What blocks add up through memory is in L2 when it is read: it has just been written there.
+    """
+    form = _weight(TILE_OUTPUTS, SLAB).form
+    call, chip = LinearCall(rows, outputs, columns), _chip(card, card.gpu.sms)
+    geometry = plan_linear_rows(form, call, chip, inputs.planes).geometry
+    assert isinstance(geometry, RowsGeometry)
+    groups, slabs = -(-outputs // geometry.group_outputs), -(-columns // SLAB)
+    own_groups = max(1, round(groups / card.gpu.sms))
+    own_slabs = math.ceil(groups * slabs / card.gpu.sms / own_groups)
+    weight = _weight(own_groups * geometry.group_outputs, own_slabs * SLAB)
+    share = LinearCall(rows, *weight.shape)
+    plan = plan_linear_rows(weight.form, share, _chip(card, 1), inputs.planes, geometry)
+    kernel = _kernel(plan.specialisation, _architecture(card))
+    recording = _recorded(plan, kernel, weight, rows, inputs, 1.0, card)
+    held = occupancy(kernel, plan.block[0], plan.shared_bytes)
+    return ModelledLinear(
+        columns,
+        outputs,
+        rows,
+        inputs,
+        modelled=model_share(kernel, recording, held.blocks, card),
+        read_s=card.read_s(_nbytes(weight) * outputs * columns / weight.shape[0] / weight.shape[1]),
+        peak_s=_peak_s(columns, outputs, rows, inputs, card),
+        registers=kernel.resources.registers,
+        local_bytes=kernel.resources.local_bytes,
+        blocks=held.blocks,
+    )
+
+
 def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
     """One wave of blocks over few slabs, and what follows from it for all."""
     call = LinearCall(rows, outputs, columns)
     plan = plan_linear_tile(_weight(TILE_OUTPUTS, SLAB).form, call, _chip(card, card.gpu.sms), inputs)
-    kernel = _kernel(plan.specialisation)
+    kernel = _kernel(plan.specialisation, _architecture(card))
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
     macros = dict(plan.specialisation.definitions)
     geometry = TileGeometry(macros["WARPS_M"], macros["WARPS_N"], macros["MIN_BLOCKS"])
@@ -117,8 +152,17 @@ def _wave(
 
 
 def _peak_s(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> float:
-    dots = rows * outputs * columns * inputs.planes / _CODES_PER_DOT / _LANES
-    return dots / _DOTS_PER_CLOCK / card.gpu.sms / card.hertz
+    per_product = inputs.planes / _CODES_PER_DOT if inputs.planes else 1.0
+    instructions = rows * outputs * columns * per_product / _LANES
+    return instructions / issue_rates(_architecture(card)).schedulers / card.gpu.sms / card.hertz
+
+
+def _nbytes(weight: Slabbed) -> int:
+    return sum(each.nbytes for each in weight.buffers.values())
+
+
+def _architecture(card: Card) -> str:
+    return "sm_" + card.gpu.compute_capability.replace(".", "")
 
 
 def _chip(card: Card, multiprocessors: int) -> ChipLimits:
@@ -127,8 +171,8 @@ def _chip(card: Card, multiprocessors: int) -> ChipLimits:
 
 
 @functools.cache
-def _kernel(specialisation: Specialisation) -> Kernel:
-    compiled = Compiler(find_nvrtc("sm_61"), "sm_61").compile(specialisation)
+def _kernel(specialisation: Specialisation, architecture: str) -> Kernel:
+    compiled = Compiler(find_nvrtc(architecture), architecture).compile(specialisation)
     return read_kernel(compiled, specialisation.entry)
 
 
@@ -153,7 +197,8 @@ def _recorded(
         each.flags.writeable = False
     y = np.zeros((rows, outputs), np.float16)
     shares = dict.fromkeys(weights, weights_from_memory) | dict.fromkeys(given, 1 / card.gpu.sms)
-    return record(plan, {**weights, **given, "y": y}, kernel.code, {**shares, "y": 1.0})
+    shares |= {"y": 1.0} | dict.fromkeys(plan.scratch, 0.0)
+    return record(plan, {**weights, **given, "y": y}, kernel.code, shares)
 
 
 def _inputs(rows: int, columns: int, inputs: InputForm) -> Mapping[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,11 +17,12 @@ from linears.measure import Case
 from linears.our_ways import WeightCopies, chip_limits, our_way
 from linears.way import Way
 from linears.weights import log_normal_inputs, random_int4
+from pascaline.core.errors import PascalineError
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights.slab_layout import to_slabs
 
-_FORMS = {
+FORMS = {
     "8 bits": PackedForm(8, 128, (1,), zero=128),
     "6 bits": PackedForm(6, 128, (2, 4), zero=32),
     "5 bits": PackedForm(5, 128, (2, 8), zero=16),
@@ -49,14 +51,18 @@ def measure_format(
     announce: Callable[[str], None],
     format: str,  # noqa: A002 - the request's field
     shape: str,
+    family: str | None,
     skip: Sequence[str],
 ) -> dict[str, Any]:
-    """Times of one form and of int4 at M = 1, and the bytes of each: of the file, and in slabs."""
+    """Times of one form and of int4 at M = 1, and the bytes of each: of the file, and in slabs.
+
+    With every geometry of `family`, if there is one.
+    """
     announce(f"the weight of {shape} in {format}")
     size = next(each for each in SHAPES if each.name == shape)
-    packed = random_packed(
-        _FORMS[format], size.outputs, size.inputs, torch.Generator().manual_seed(_SEED)
-    ).to(device)
+    packed = random_packed(FORMS[format], size.outputs, size.inputs, torch.Generator().manual_seed(_SEED)).to(
+        device
+    )
     file_bytes = packed.resident_bytes
     slabbed = to_slabs(packed)
     generator = torch.Generator(device=device).manual_seed(_SEED)
@@ -70,9 +76,16 @@ def measure_format(
     kernels, chip = _kernels(device), chip_limits(device)
     case = Case(reference, announce)
     recipes, unavailable = our_recipes.recipes(slabbed, 1, chip)
+    if family is not None:
+        recipes, unavailable = our_recipes.candidates(family, slabbed, 1, chip), {}
     case.failed.update(unavailable)
     copies = WeightCopies.of(slabbed.shape, slabbed.buffers, LEAST_STREAMED_BYTES)
     announce("compiling")
+    with contextlib.suppress(PascalineError):  # of one: it says so itself
+        kernels.build(
+            {plan.specialisation: None for each in recipes for plan in each.recipe.plans},
+            lambda _progress: None,
+        )
     for recipe in recipes:
         if recipe.name not in skip:
             case.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))

@@ -25,6 +25,7 @@ _FAMILIES = {
     "linear_decode": "decode_",
     "linear_rows": "rows_",
     "linear_mma": "mma",
+    "linear_wgmma": "wgmma",
     "linear_tile": "tile_",
     "linear_simt": "simt",
 }
@@ -47,14 +48,9 @@ def dense(shape: Shape, rows: int, dtype: torch.dtype, chip: ChipLimits, is_swee
 
 
 def candidates(family: str, weight: Slabbed, rows: int, chip: ChipLimits) -> list[NamedRecipe]:
-    """Every geometry of one family.
-
-    Raises
-    ------
-    KeyError : there is no such family.
-    """
+    """Every geometry of one family of kernels, or of the one way that is called so."""
     product = product_of(weight, rows, chip, input_dtype=_HALF, output_dtype=_HALF)
-    start = _FAMILIES[family]
+    start = _FAMILIES.get(family, family)
     return [each for way in _ways(product) if way.name.startswith(start) for each in _swept(way, product)]
 
 

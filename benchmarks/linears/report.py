@@ -173,14 +173,22 @@ def sweep_table(case: Record) -> str:
     """The fastest candidates of each arithmetic at one shape and M; the figures' file has all."""
     shape = _SHAPES[case["shape"]]
     read = f"; read {case['read_s'] * 1e6:.2f} µs" if "read_s" in case else ""
-    lines = [f"\nsweep of {case['family']}: {shape.label}, M = {case['rows']}{read}"]
+    if "format" in case:
+        lines = [f"\nsweep of {case['family']}: {shape.label}, {case['format']}, M = 1"]
+        beside = [way["median_s"] for name, way in case["ways"].items() if name.startswith(INT4)]
+        if beside:
+            at_rate_s = min(beside) * case["read_bytes"] / case["int4_bytes"]
+            lines[0] += f"; its bytes at int4's rate take {at_rate_s * 1e6:.2f} µs"
+    else:
+        lines = [f"\nsweep of {case['family']}: {shape.label}, M = {case['rows']}{read}"]
     shown: Counter[str] = Counter()
     for name, way in sorted(case["ways"].items(), key=lambda item: float(item[1]["median_s"])):
         arithmetic = name.partition(":")[0]
         shown[arithmetic] += 1
         if shown[arithmetic] <= _SHOWN:
             share = f"{case['read_s'] / way['median_s']:5.2f}" if read else ""
-            lines.append(f"  {way['median_s'] * 1e6:9.2f} µs {share}  {way['error']:.1e}  {name}")
+            error = way.get("error", float("nan"))
+            lines.append(f"  {way['median_s'] * 1e6:9.2f} µs {share}  {error:.1e}  {name}")
     lines += [f"  FAILED {name}: {reason:.300}" for name, reason in case["failed"].items()]
     return "\n".join(lines)
 

@@ -63,9 +63,9 @@ class Session:
         """A dense weight, in fp16."""
         return self._measured("dense", {"shape": shape, "rows": rows, "is_sweep": is_sweep})
 
-    def format(self, shape: str, name: str) -> dict[str, Any]:
-        """Another form of weights."""
-        return self._measured("format", {"shape": shape, "format": name})
+    def format(self, shape: str, name: str, family: str | None = None) -> dict[str, Any]:
+        """Another form of weights; with all candidates of `family`."""
+        return self._measured("format", {"shape": shape, "format": name, "family": family})
 
     def _measured(self, what: str, case: dict[str, Any]) -> dict[str, Any]:
         """An answer, with whatever breaks the worker left out of the next try and reported."""
