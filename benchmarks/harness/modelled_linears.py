@@ -61,21 +61,7 @@ def model_decode(columns: int, outputs: int, rows: int, inputs: InputForm, card:
     share = -(-outputs // card.gpu.sms // TILE_OUTPUTS) * TILE_OUTPUTS
     weight = _weight(share, columns)
     plan = plan_linear_decode(weight.form, LinearCall(rows, share, columns), _chip(card, 1), inputs)
-    kernel = _kernel(plan.specialisation, _architecture(card))
-    recording = _recorded(plan, kernel, weight, rows, inputs, 1.0, card)
-    held = occupancy(kernel, plan.block[0], plan.shared_bytes)
-    return ModelledLinear(
-        columns,
-        outputs,
-        rows,
-        inputs,
-        modelled=model_share(kernel, recording, held.blocks, card),
-        read_s=card.read_s(recording.memory_bytes * card.gpu.sms),
-        peak_s=_peak_s(columns, outputs, rows, inputs, card),
-        registers=kernel.resources.registers,
-        local_bytes=kernel.resources.local_bytes,
-        blocks=held.blocks,
-    )
+    return _executed(LinearCall(rows, outputs, columns), inputs, plan, weight, card)
 
 
 def model_rows(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
@@ -93,17 +79,33 @@ def model_rows(columns: int, outputs: int, rows: int, inputs: InputForm, card: C
     weight = _weight(own_groups * geometry.group_outputs, own_slabs * SLAB)
     share = LinearCall(rows, *weight.shape)
     plan = plan_linear_rows(weight.form, share, _chip(card, 1), inputs.planes, geometry)
+    read_bytes = _nbytes(weight) * outputs * columns / weight.shape[0] / weight.shape[1]
+    return _executed(call, inputs, plan, weight, card, read_bytes)
+
+
+def _executed(
+    call: LinearCall,
+    inputs: InputForm,
+    plan: LaunchPlan,
+    weight: Slabbed,
+    card: Card,
+    read_bytes: float | None = None,
+) -> ModelledLinear:
+    """`call` by a multiprocessor's share of it, executed whole: `plan` on `weight`.
+
+    A plain read of all takes `read_bytes`, or what the multiprocessors read where it is None.
+    """
     kernel = _kernel(plan.specialisation, _architecture(card))
-    recording = _recorded(plan, kernel, weight, rows, inputs, 1.0, card)
+    recording = _recorded(plan, kernel, weight, call.rows, inputs, 1.0, card)
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
     return ModelledLinear(
-        columns,
-        outputs,
-        rows,
+        call.columns,
+        call.outputs,
+        call.rows,
         inputs,
         modelled=model_share(kernel, recording, held.blocks, card),
-        read_s=card.read_s(_nbytes(weight) * outputs * columns / weight.shape[0] / weight.shape[1]),
-        peak_s=_peak_s(columns, outputs, rows, inputs, card),
+        read_s=card.read_s(recording.memory_bytes * card.gpu.sms if read_bytes is None else read_bytes),
+        peak_s=_peak_s(call.columns, call.outputs, call.rows, inputs, card),
         registers=kernel.resources.registers,
         local_bytes=kernel.resources.local_bytes,
         blocks=held.blocks,

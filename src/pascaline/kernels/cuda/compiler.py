@@ -86,6 +86,7 @@ class Compiler:
         """`folder` has the sources."""
         self.nvrtc = nvrtc
         self.architecture = architecture
+        self._target = _WITH_ITS_OWN.get(architecture, architecture)
         self._folder = folder
         self._identity = nvrtc.identity
 
@@ -95,12 +96,7 @@ class Compiler:
         Kernels of one source with equal definitions are compiled together, and have one key.
         """
         digest = hashlib.sha256(source_of(specialisation.file, self._folder).digest)
-        for text in (
-            self._identity,
-            _WITH_ITS_OWN.get(self.architecture, self.architecture),
-            *OPTIONS,
-            *specialisation.options,
-        ):
+        for text in (self._identity, self._target, *OPTIONS, *specialisation.options):
             _add(digest, text)
         return digest.hexdigest()
 
@@ -125,7 +121,7 @@ class Compiler:
         try:
             return self.nvrtc.compile(
                 source.text,
-                _WITH_ITS_OWN.get(self.architecture, self.architecture),
+                self._target,
                 options=options,
                 headers=source.headers,
                 file_name=source.name,

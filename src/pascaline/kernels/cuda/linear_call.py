@@ -11,6 +11,9 @@ from pascaline.core.errors import ShapeError
 NUMBER_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 """As platform.cuh numbers them."""
 
+WEIGHT_BUFFERS = ("codes", "scales", "integers", "integers_high", "zeros")
+"""Those of a weight in slabs, in the order of `PackedWeight`; all but the first two are null where absent."""
+
 EPILOGUE_BUFFERS = ("bias", "residual", "y")
 """Names of a launch's buffers, in the order of `Epilogue`; `bias` and `residual` are null where absent."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS, InputForm
 from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
@@ -61,7 +61,7 @@ def plan_linear_decode(
 ) -> LaunchPlan:
     """A launch for `call.rows` rows (1 to 4 are what it is good for).
 
-    Buffers: the weight's ("codes", "scales", "integers", "integers_high", "zeros"); "x", and "inputs" where
+    Buffers: `WEIGHT_BUFFERS`; "x", and "inputs" where
     it is permuted, or `QUANTISED_BUFFERS` where it is quantised already; `EPILOGUE_BUFFERS`.
 
     Raises
@@ -105,7 +105,7 @@ def plan_linear_decode(
         block=(32 * geometry.k_warps * geometry.tile_warps, 1, 1),
         shared_bytes=shared_bytes,
         arguments=(
-            *("codes", "scales", "integers", "integers_high", "zeros"),
+            *WEIGHT_BUFFERS,
             *(QUANTISED_BUFFERS if inputs.is_quantised else ("inputs", "x")),
             *EPILOGUE_BUFFERS,
             *("partials", "arrivals"),

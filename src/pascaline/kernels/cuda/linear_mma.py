@@ -9,12 +9,11 @@ from itertools import product
 import torch
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers
 
-_WEIGHT_BUFFERS = ("codes", "scales", "integers", "integers_high", "zeros")
 _CANDIDATES = 24
 _REGISTERS, _SCHEDULERS = 64 << 10, 4
 """Of a multiprocessor; every scheduler has its share of the warps and of the registers."""
@@ -140,7 +139,7 @@ def plan_linear_mma(
         grid=(blocks - shared + sharers, 1, 1),
         block=(geometry.warps * 32, 1, 1),
         arguments=(
-            *_WEIGHT_BUFFERS,
+            *WEIGHT_BUFFERS,
             "x",
             "inputs",
             *EPILOGUE_BUFFERS,

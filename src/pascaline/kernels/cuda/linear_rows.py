@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.linear_product import ROW_STEPS
 from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS
 from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
@@ -56,7 +56,7 @@ def plan_linear_rows(
 ) -> LaunchPlan:
     """A launch for 1 to 16 rows of inputs in so many planes, or in fp32 where there are none.
 
-    Buffers: the weight's ("codes", "scales", "integers", "integers_high", "zeros"), those of
+    Buffers: `WEIGHT_BUFFERS`, those of
     `quantised_shapes` or, of no planes, "x" and where the input is permuted "inputs", and `EPILOGUE_BUFFERS`.
 
     Raises
@@ -96,7 +96,7 @@ def plan_linear_rows(
         grid=(blocks, 1, 1),
         block=(threads, 1, 1),
         arguments=(
-            *("codes", "scales", "integers", "integers_high", "zeros"),
+            *WEIGHT_BUFFERS,
             *(QUANTISED_BUFFERS if planes else ("x", "inputs", Integer(call.columns))),
             *EPILOGUE_BUFFERS,
             *("partials", "arrivals"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
     Integer,
@@ -92,7 +92,7 @@ def plan_linear_simt(
     partial_bytes = 4 * geometry.block_rows * _BLOCK_OUTPUTS * tiles * geometry.splits
     if isinstance(weight, SlabbedForm):
         weight_definitions = (("IS_DENSE", 0), *weight.definitions)
-        buffers = ("codes", "scales", "integers", "integers_high", "zeros")
+        buffers = WEIGHT_BUFFERS
     else:
         weight_definitions = (("IS_DENSE", 1), ("WEIGHT_TYPE", NUMBER_TYPES[weight]))
         buffers = ("weight", *("absent",) * 4)

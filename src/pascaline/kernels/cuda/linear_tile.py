@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
@@ -134,7 +134,7 @@ def plan_linear_tile(
         block=(32 * geometry.warps, 1, 1),
         arguments=(
             *("input_codes", "input_scales", "input_sums"),
-            *("codes", "scales", "integers", "integers_high", "zeros"),
+            *WEIGHT_BUFFERS,
             *EPILOGUE_BUFFERS,
             *("partials", "arrivals"),
             *map(Integer, (call.rows, call.outputs, -(-call.columns // SLAB))),

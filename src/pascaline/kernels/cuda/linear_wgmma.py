@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, LinearCall
+from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, WEIGHT_BUFFERS, LinearCall
 from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 WGMMA_CAPABILITY = (9, 0)
 """No other chip has these instructions."""
-_WEIGHT_BUFFERS = ("codes", "scales", "integers", "integers_high", "zeros")
 _PRODUCT_OUTPUTS, _WARPGROUP_THREADS = 64, 128
 _WARPGROUPS = ((1, 4), (2, 2), (1, 2), (1, 3), (2, 3), (1, 1))
 """Products side by side, and warpgroups of a block."""
@@ -112,7 +111,7 @@ def plan_linear_wgmma(
         grid=(whole + shared * geometry.parts, 1, 1),
         block=(geometry.warpgroups * _WARPGROUP_THREADS, 1, 1),
         arguments=(
-            *_WEIGHT_BUFFERS,
+            *WEIGHT_BUFFERS,
             "ordered",
             *EPILOGUE_BUFFERS,
             "partial_sums",
