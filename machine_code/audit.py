@@ -18,15 +18,19 @@ from disassembler import Instruction, KernelCode, disassemble
 from loops import main_loop
 
 from pascaline.core.errors import CompileError
-from pascaline.hardware.architectures import architectures
+from pascaline.hardware.architectures import architectures, capability_numbers
 from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.audited import CHIPS, Audited, audited
 from pascaline.kernels.cuda.compiler import Compiler
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
+from pascaline.kernels.cuda.specialisation import ChipLimits
 
 _HALF = ("HADD2", "HADD2_32I", "HMUL2", "HMUL2_32I", "HFMA2", "HFMA2_32I", "HSET2", "HSETP2", "HMNMX2")
 _LOADS = ("LDG", "LDGSTS")  # to registers, or past them to shared memory
 _WIDE = "128"
+_WAIT = "ACQBULK"  # griddepcontrol.wait
+_WRITES = ("ST", "STG", "RED", "REDG", "ATOM", "ATOMG")
+_OF_WEIGHTS = "CONSTANT"  # of LDG: ld.global.nc; what launches write is read by others
 
 
 def findings(code: KernelCode, expected: MachineCodeExpectation) -> list[str]:
@@ -46,6 +50,31 @@ def findings(code: KernelCode, expected: MachineCodeExpectation) -> list[str]:
             name = expected.multiply_add
             found.append(f"{share:.2f} of the main loop is {name}, less than {expected.main_loop_share:.2f}")
     return found
+
+
+def early_launch_findings(code: KernelCode, *, begins_early: bool) -> list[str]:
+    """What is wrong with how a kernel waits for launches before it: see `LaunchPlan.begins_early`.
+
+    Copies to shared memory are not told apart by what they read: of those nothing is found.
+    """
+    names = [each.name for each in code.instructions]
+    if not begins_early:
+        return ["it waits for launches before it, and none begins early"] if _WAIT in names else []
+    if not overlaps_launches(code.architecture):
+        return []
+    if _WAIT not in names:
+        return ["launches may begin early, and it does not wait for those before"]
+    early = [
+        each.opcode
+        for each in code.instructions[: names.index(_WAIT)]
+        if each.name in _WRITES or (each.name == "LDG" and _OF_WEIGHTS not in each.modifiers)
+    ]
+    return [f"{early[0]} before it waits for launches before it"] if early else []
+
+
+def overlaps_launches(architecture: str) -> bool:
+    """Whether launches may begin before those before them end."""
+    return ChipLimits(capability_numbers(_capability(architecture)), 1).overlaps_launches
 
 
 def main_loop_share(code: KernelCode, multiply_add: str) -> float | None:
@@ -164,7 +193,9 @@ def _result(compute_capability: str, case: Audited) -> Result:
         code = compiled_code(case, compute_capability)
     except CompileError as error:
         return Result(compute_capability, case, None, (error.seen,))
-    return Result(compute_capability, case, code, tuple(findings(code, case.expected)))
+    found = findings(code, case.expected)
+    found += early_launch_findings(code, begins_early=case.plan.begins_early)
+    return Result(compute_capability, case, code, tuple(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,6 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", help="kernels of these files only (linear_decode.cu)")
     parser.add_argument("--chip", action="append", choices=CHIPS, help="these only")
     given = parser.parse_args(arguments)
+    known = {case.plan.specialisation.file for chip in CHIPS for case in audited(chip)}
+    if unknown := set(given.files) - known:
+        parser.error(
+            f"no audited kernel is of {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
     is_right = True
     for result in audit(given.chip or CHIPS, given.files):
         print(f"{result}  <-- wrong" if result.found else result, flush=True)

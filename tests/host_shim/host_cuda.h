@@ -48,8 +48,6 @@ PASCALINE_INLINE Value load_once(const Value* address) {
     return *address;
 }
 
-PASCALINE_INLINE float4 load_written(const float4* address) { return *address; }
-
 template <typename Value>
 PASCALINE_INLINE Value load_constant(const Value* address) {
     return *address;

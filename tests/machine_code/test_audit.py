@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from audit import findings, half_is_slow, main_loop_share
+from audit import early_launch_findings, findings, half_is_slow, main_loop_share, overlaps_launches
 from machine_code_cases import CHIPS, code_of, needs_nvrtc
 
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
@@ -103,3 +103,40 @@ def test_conversions_of_halves_are_no_arithmetic(chip: str) -> None:
 
 def test_where_half_is_slow() -> None:
     assert [chip for chip in CHIPS if half_is_slow(chip)] == ["sm_50", "sm_52", "sm_61"]
+
+
+EARLY = """
+extern "C" __global__ void kernel(const float* x, float* y) {
+    BEFORE
+    WAIT
+    y[threadIdx.x] = x[threadIdx.x];
+}
+"""
+
+
+@pytest.mark.parametrize("chip", [chip for chip in CHIPS if overlaps_launches(chip)])
+def test_a_kernel_that_may_begin_early_waits_before_it_reads_and_writes(chip: str) -> None:
+    wait = 'asm volatile("griddepcontrol.wait;" ::: "memory");'
+
+    def found(before: str, wait: str, *, begins_early: bool) -> list[str]:
+        code = code_of(EARLY.replace("BEFORE", before).replace("WAIT", wait), chip)
+        return early_launch_findings(code, begins_early=begins_early)
+
+    assert found("", wait, begins_early=True) == []
+    assert found("", "", begins_early=False) == []
+    assert found("", "", begins_early=True) == [
+        "launches may begin early, and it does not wait for those before"
+    ]
+    assert found("", wait, begins_early=False) == ["it waits for launches before it, and none begins early"]
+    load = 'float seen; asm volatile("ld.global.BY.f32 %0, [%1];" : "=f"(seen) : "l"(x)); y += seen > 0;'
+    assert found(load.replace("BY", "nc"), wait, begins_early=True) == []
+    (early,) = found(load.replace(".BY", ""), wait, begins_early=True)
+    assert early == "LDG.E before it waits for launches before it"
+    (early,) = found("y[threadIdx.x + 32] = 1.0f;", wait, begins_early=True)
+    assert early == "STG.E before it waits for launches before it"
+    (early,) = found(load.replace("BY", "cg"), wait, begins_early=True)
+    assert early == "LDG.E.STRONG.GPU before it waits for launches before it"
+
+
+def test_which_chips_overlap_launches() -> None:
+    assert [chip for chip in CHIPS if overlaps_launches(chip)] == ["sm_90", "sm_100", "sm_120"]

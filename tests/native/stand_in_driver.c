@@ -8,6 +8,7 @@ struct Written {
     unsigned grid[3], block[3], shared_bytes;
     CUstream stream;
     unsigned attributes;
+    int may_begin_early;
     CUfunction function;
     unsigned long long arguments[MOST_ARGUMENTS];  // the kernel has `stand_in_arguments` of them
     unsigned launches, allowed_shared_bytes;
@@ -58,6 +59,12 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
     to->shared_bytes = config->sharedMemBytes;
     to->stream = config->hStream;
     to->attributes = config->numAttrs;
+    to->may_begin_early = 0;
+    for (unsigned i = 0; i < config->numAttrs; i++) {
+        if (config->attrs[i].id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) {
+            to->may_begin_early = config->attrs[i].value.programmaticStreamSerializationAllowed;
+        }
+    }
     to->function = function;
     for (unsigned i = 0; i < stand_in_arguments; i++) {
         to->arguments[i] = 0;

@@ -37,6 +37,7 @@ class Written(ctypes.Structure):
         ("shared_bytes", ctypes.c_uint),
         ("stream", ctypes.c_void_p),
         ("attributes", ctypes.c_uint),
+        ("may_begin_early", ctypes.c_int),
         ("function", ctypes.c_void_p),
         ("arguments", ctypes.c_uint64 * 16),
         ("launches", ctypes.c_uint),
@@ -85,9 +86,20 @@ def test_the_driver_gets_what_the_plan_says(driver: StandIn) -> None:
     assert written.shared_bytes == PLAN.shared_bytes
     assert written.stream == 0x5500000000
     assert written.attributes == 0
+    assert not written.may_begin_early
     assert written.function == 0x7F1234567890
     assert written.arguments[:4] == [0x7F0123456780, 2**32 - 5, 2**40, 0]
     assert written.launches == 1
+
+
+def test_launches_may_begin_early(driver: StandIn) -> None:
+    launch = BoundLaunch(
+        driver.function(8, 4, 8, 8), PLAN, {"x": 16, "y": 32, "bias": None}, begins_early=True
+    )
+    for launches in (1, 2):
+        launch(0)
+        assert (driver.written.attributes, driver.written.may_begin_early) == (1, 1)
+        assert driver.written.launches == launches
 
 
 def test_between_launches_addresses_and_streams_change(driver: StandIn) -> None:

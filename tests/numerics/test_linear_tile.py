@@ -44,7 +44,7 @@ def test_linear_tile_of_two_planes(form: str, execute: Execute) -> None:
     _check(LinearCase(form, 18), execute, EXACT)
 
 
-@pytest.mark.parametrize("geometry", [(4, 2, 2), (2, 4, 2), (1, 4, 4), (2, 1, 8)], ids=str)
+@pytest.mark.parametrize("geometry", [(4, 2, 2), (2, 4, 2), (2, 2, 4), (1, 4, 4), (2, 1, 8)], ids=str)
 @pytest.mark.parametrize("splits", [1, 3])
 def test_linear_tile_in_parts(geometry: tuple[int, int, int], splits: int, execute: Execute) -> None:
     """Rows and outputs that are no whole blocks, and slabs that are no whole parts."""
@@ -75,3 +75,15 @@ def test_candidates_are_few_and_differ(inputs: InputForm) -> None:
         assert plans[0] == plan_linear_tile(form, LinearCall(rows, outputs, columns), CHIP, inputs)
         keys = {(plan.grid, plan.block, plan.specialisation.definitions) for plan in plans}
         assert 3 <= len(plans) == len(keys) <= 24
+
+
+@pytest.mark.parametrize(
+    ("multiprocessors", "outputs", "threads"),
+    [(28, 3584, 256), (28, 4608, 128), (30, 3584, 128), (30, 4608, 256)],
+    ids=["8 a multiprocessor", "10.3", "7.5", "9.6"],
+)
+def test_rounds_of_blocks_that_are_not_full(multiprocessors: int, outputs: int, threads: int) -> None:
+    """512 rows: of blocks of 128 × 64 as many as named; where many places stay empty, halves are better."""
+    form = SlabbedForm(4, 128, FORMS["AWQ"].scale_dtype, zero=8)
+    chip = ChipLimits((6, 1), multiprocessors)
+    assert plan_linear_tile(form, LinearCall(512, outputs, 3584), chip, FAST).block == (threads, 1, 1)

@@ -147,7 +147,7 @@ class NoFunction(Function):
     def __init__(self, card: NoCard, plan: LaunchPlan) -> None:
         self._card, self._plan = card, plan
 
-    def prepare(self, *_: object) -> PreparedLaunch:
+    def prepare(self, *_: object, **__: object) -> PreparedLaunch:
         return cast(PreparedLaunch, lambda _stream: self._card.launched.append(self._plan))
 
 

@@ -23,6 +23,7 @@ Dimensions = tuple[int, int, int]
 _LIBRARY = "libcuda.so.1"
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 _LAUNCH_LIMIT = 1 << 31
+_PROGRAMMATIC_STREAM_SERIALIZATION = 6  # CUlaunchAttributeID
 # CUfunction_attribute
 _STATIC_SHARED_BYTES, _LOCAL_BYTES, _REGISTERS, _MOST_DYNAMIC_SHARED_BYTES = 1, 3, 4, 8
 _SHARED_BYTES_OF_ANY = 48 << 10
@@ -252,16 +253,25 @@ class Function:
         return blocks.value
 
     def prepare(
-        self, grid: Dimensions, block: Dimensions, arguments: Sequence[Argument], shared_bytes: int = 0
+        self,
+        grid: Dimensions,
+        block: Dimensions,
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+        *,
+        begins_early: bool = False,
     ) -> PreparedLaunch:
         """A launch to be repeated.
+
+        `begins_early`: once all blocks of the launch before have begun and let it (or are done), from
+        capability 9.0 on; the kernel waits for that launch itself (PTX's griddepcontrol).
 
         Raises
         ------
         CudaError : a size is no size of a grid or block, or the chip has not so much shared memory.
         """
         self._allow(shared_bytes)
-        return PreparedLaunch(self, grid, block, arguments, shared_bytes)
+        return PreparedLaunch(self, grid, block, arguments, shared_bytes, begins_early=begins_early)
 
     def launch(
         self,
@@ -304,6 +314,12 @@ class _LaunchConfiguration(ctypes.Structure):
     )
 
 
+class _LaunchAttribute(ctypes.Structure):
+    """CUlaunchAttribute of cuda.h: its value is a union of 64 bytes, of which the first integer is used."""
+
+    _fields_ = (("identifier", ctypes.c_int), ("value", ctypes.c_uint64 * 8))
+
+
 class PreparedLaunch:
     """A kernel with its sizes and arguments, launched by a call: nothing is built then.
 
@@ -314,7 +330,7 @@ class PreparedLaunch:
     ctypes converts one by one, took 8 µs.
     """
 
-    __slots__ = ("_configuration", "_function", "_kept", "_launch", "_operands", "_stream")
+    __slots__ = ("_attribute", "_configuration", "_function", "_kept", "_launch", "_operands", "_stream")
 
     def __init__(
         self,
@@ -323,11 +339,17 @@ class PreparedLaunch:
         block: Dimensions,
         arguments: Sequence[Argument],
         shared_bytes: int,
+        *,
+        begins_early: bool = False,
     ) -> None:
         if not all(0 < size < _LAUNCH_LIMIT for size in (*grid, *block)):
             raise CudaError(f"a grid of {grid} blocks of {block} threads", expected="sizes from 1")
         self._function = function
         self._configuration = _LaunchConfiguration(grid, block, shared_bytes)
+        self._attribute = _LaunchAttribute(_PROGRAMMATIC_STREAM_SERIALIZATION, (1,))
+        if begins_early:
+            self._configuration.attributes = ctypes.addressof(self._attribute)
+            self._configuration.attribute_count = 1
         self._stream: int | None = None
         addresses = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(each) for each in arguments))
         self._kept = tuple(arguments)

@@ -19,5 +19,11 @@ SCORED_ELEMENTS = 1 << 22
 PARTIAL_BYTES = 64 << 20
 """Sums of parts of K that launches on a card keep for the last block to add up, at most."""
 
+ARRIVALS_BYTES = 256 << 10
+"""Counts of the blocks that have left such sums, at most; wide models want some 20 KiB."""
+
+BUFFER_ALIGNMENT_BYTES = 256
+"""Of buffers on a card that launches have beside each other."""
+
 ORDERED_ROWS = 1 << 10
 """Of a product of warpgroups, at most: their inputs are held twice, and a dense copy is faster beyond."""

@@ -22,8 +22,17 @@ class BoundLaunch:
 
     __slots__ = ("_launch", "pointers")
 
-    def __init__(self, function: Function, plan: LaunchPlan, addresses: Mapping[str, int | None]) -> None:
+    def __init__(
+        self,
+        function: Function,
+        plan: LaunchPlan,
+        addresses: Mapping[str, int | None],
+        *,
+        begins_early: bool = False,
+    ) -> None:
         """Bind `plan`; `addresses` has all of its buffers, scratch too, None for one that is absent.
+
+        `begins_early`: the chip overlaps launches, and the plan allows it.
 
         Raises
         ------
@@ -43,7 +52,9 @@ class BoundLaunch:
                 arguments.append(pointer)
             else:
                 raise ShapeError(f"no address of {argument!r} for {plan.specialisation.entry}")
-        self._launch = function.prepare(plan.grid, plan.block, arguments, plan.shared_bytes)
+        self._launch = function.prepare(
+            plan.grid, plan.block, arguments, plan.shared_bytes, begins_early=begins_early
+        )
 
     def __call__(self, stream: int) -> None:
         """Put it into `stream`, a handle as torch gives it; does not wait.

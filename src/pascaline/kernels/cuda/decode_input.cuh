@@ -130,11 +130,11 @@ PASCALINE_INLINE void take_quantised(QuarterInput& input, const QuantisedInput& 
 #pragma unroll
     for (int plane = 0; plane < PLANES; plane++) {
         const auto* words = reinterpret_cast<const uint4*>(codes + x.word_index(slab, row, plane, 8 * quarter));
-        set_words(input.words[plane], load_constant(words), load_constant(words + 1));
+        set_words(input.words[plane], load_handed_on(words), load_handed_on(words + 1));
     }
     const size_t place = size_t(slab) * x.rows + row;
-    input.scale = load_constant(x.scales + place * 4 + quarter);
-    const int2 sums = load_constant(reinterpret_cast<const int2*>(x.sums) + place * 4 + quarter);
+    input.scale = load_handed_on(x.scales + place * 4 + quarter);
+    const int2 sums = load_handed_on(reinterpret_cast<const int2*>(x.sums) + place * 4 + quarter);
     finish_input(input, sums.x, sums.y);
 }
 
@@ -151,16 +151,30 @@ PASCALINE_INLINE void multiply(const QuarterCodes& codes, const QuarterInput (&i
             low[row][half] = input[row].start[half];
         }
     }
-    uint32_t words[WORDS];
-    unpack(codes, zero, words);
-#pragma unroll
-    for (int word = 0; word < WORDS; word++) {
+    const auto add_products = [&](uint32_t four, int word) {
         const int half = word / WORDS_PER_HALF;
 #pragma unroll
         for (int row = 0; row < ROWS; row++) {
-            if constexpr (PLANES == 2) high[row][half] = dot4(words[word], input[row].words[0][word], high[row][half]);
-            low[row][half] = dot4(words[word], input[row].words[PLANES - 1][word], low[row][half]);
+            if constexpr (PLANES == 2) high[row][half] = dot4(four, input[row].words[0][word], high[row][half]);
+            low[row][half] = dot4(four, input[row].words[PLANES - 1][word], low[row][half]);
         }
+    };
+    if constexpr (HAS_TABLE && ROWS == 1 && table_has_halves()) {
+        // PERF: twice the products, which are not what is short of time: look-ups are, in 7 instructions for 11.
+#pragma unroll
+        for (int word = 0; word < WORDS / 2; word++) {
+            const TableAddends addends = look_up_addends(codes.words[word % BITS], zero);
+#pragma unroll
+            for (int part = 0; part < 2; part++) {
+                add_products(addends.first[part], 2 * word + part);
+                add_products(addends.second[part], 2 * word + part);
+            }
+        }
+    } else {
+        uint32_t words[WORDS];
+        unpack(codes, zero, words);
+#pragma unroll
+        for (int word = 0; word < WORDS; word++) add_products(words[word], word);
     }
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {

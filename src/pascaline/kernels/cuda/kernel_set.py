@@ -10,7 +10,7 @@ import torch
 from pascaline.core.env import cache_dir
 from pascaline.core.errors import CudaError
 from pascaline.core.progress import ProgressCallback
-from pascaline.hardware.cuda_driver import Device, Function, Module
+from pascaline.hardware.cuda_driver import Device, Function, Module, driver_version
 from pascaline.hardware.probe import installed_gpus
 from pascaline.hardware.torch_builds import Card
 from pascaline.kernels.cuda.bound_launch import BoundLaunch
@@ -22,6 +22,8 @@ from pascaline.kernels.cuda.recipe import Described, Recipe
 from pascaline.kernels.cuda.scratch_memory import ScratchMemory
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
 
+_OVERLAPS_IN_GRAPHS = 12030
+"""Drivers from here on (12.3) keep in a graph that launches may overlap."""
 _MULTIPROCESSORS, _MOST_SHARED_BYTES = 16, 97  # CUdevice_attribute; the second is what may be opted in to
 
 
@@ -50,6 +52,7 @@ class KernelSet:
             shared_bytes_per_block=self._device.attribute(_MOST_SHARED_BYTES),
         )
         """What plans of launches on this card depend on."""
+        self._overlaps = self.limits.overlaps_launches and driver_version() >= _OVERLAPS_IN_GRAPHS
         compiler = choose_compiler(self._here, folder)
         self._compiled_by = compiler.nvrtc.identity
         self._cubins = Cubins(compiler, CubinCache(cache_dir() / "cubins"))
@@ -97,7 +100,12 @@ class KernelSet:
         """
         function = self.function(plan.specialisation)
         with self._device:
-            return BoundLaunch(function, plan, {**addresses, **self._scratch.addresses(plan)})
+            return BoundLaunch(
+                function,
+                plan,
+                {**addresses, **self._scratch.addresses(plan)},
+                begins_early=plan.begins_early and self._overlaps,
+            )
 
     def reserve(self, recipes: Iterable[Recipe]) -> None:
         """Set apart the memory that launches of `recipes` need beside their operands; see `ScratchMemory`."""

@@ -12,6 +12,7 @@
 // Definitions: those of packed_weight.cuh, slab_input.cuh, epilogue.cuh, decode_input.cuh and weight_stream.cuh;
 // K_WARPS and TILE_WARPS of a block, along K and along the chunk's tiles; BLOCKS that a multiprocessor is to hold;
 // PARTS.
+#include "arrivals.cuh"
 #include "decode_input.cuh"
 #include "epilogue.cuh"
 #include "reduction.cuh"
@@ -106,6 +107,8 @@ linear_decode(const uint8_t* __restrict__ codes, const uint8_t* __restrict__ sca
     int buffer = 0;  // where the chunk's sums begin: two take turns
     const int own_partial = k_warp * warp_stride + own.held_tile / UNITS * kind_stride +
                             own.held_unit * TILE_OUTPUTS + own.output;
+    wait_for_launches_before();
+    let_next_launch_begin();
 #if QUANTISED_INPUT
     const QuantisedInput quantised = {input_codes, input_scales, input_sums, ROWS};
 #else
@@ -211,13 +214,7 @@ linear_decode(const uint8_t* __restrict__ codes, const uint8_t* __restrict__ sca
     }
     if constexpr (PARTS > 1) {
         __shared__ uint32_t arrived;
-        __threadfence();
-        __syncthreads();
-        if (threadIdx.x == 0) arrived = atomicAdd(arrivals + blockIdx.x, 1u);
-        __syncthreads();
-        if (arrived != PARTS - 1) return;
-        __threadfence();
-        if (threadIdx.x == 0) arrivals[blockIdx.x] = 0;
+        if (!comes_last(arrivals + blockIdx.x, PARTS, arrived)) return;
         for (int item = threadIdx.x; item < ROWS * own_outputs; item += 32 * WARPS) {
             const int row = ROWS == 1 ? 0 : item / own_outputs, output = first_output + item - row * own_outputs;
             const float* part = partials + size_t(row) * padded_outputs + output;

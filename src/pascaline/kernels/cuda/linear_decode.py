@@ -113,6 +113,7 @@ def plan_linear_decode(
         ),
         scratch=parts_scratch(4 * parts * call.rows * tiles * TILE_OUTPUTS, blocks) if parts > 1 else {},
         geometry=geometry,
+        begins_early=True,
     )
 
 
@@ -134,7 +135,7 @@ def candidates_linear_decode(
     )
     geometries = [
         _default_geometry(form, call, chip, inputs),
-        *_in_parts(call, chip, [each for each in sizes if each in ((4, 0), (4, 2))]),
+        *_in_parts(call, chip, ((4, 0), (2, 0))),
         *(each for _, _, each in ranked),
     ]
     plans = [plan_linear_decode(form, call, chip, inputs, each) for each in dict.fromkeys(geometries)]
@@ -175,19 +176,19 @@ def _block(call: LinearCall, chip: ChipLimits, most_warps: int) -> tuple[int, in
 
 def _in_parts(call: LinearCall, chip: ChipLimits, sizes: Iterable[tuple[int, int]]) -> list[DecodeGeometry]:
     """With so many parts that a warp has one slab of its own, where a block has too many."""
-    slabs, halves = -(-call.columns // SLAB), 2 * -(-call.outputs // TILE_OUTPUTS)
+    slabs, tiles = -(-call.columns // SLAB), -(-call.outputs // TILE_OUTPUTS)
 
     def busiest(choice: tuple[int, int]) -> int:
-        """Half tiles, of all slabs of a multiprocessor."""
+        """Batches of 4 tiles that warps of a multiprocessor multiply, whole or not."""
         parts, blocks = choice
         shared = max(1, chip.multiprocessors * blocks // parts)
-        return -(-halves // shared) * -(-slabs // parts) * blocks
+        return -(-tiles // (4 * shared)) * -(-slabs // parts) * blocks
 
     choices = [
         (parts, blocks)
         for blocks in (1, 2)
         for parts in range(2, min(slabs, chip.multiprocessors) + 1)
-        if _MOST_WARPS // 2 < -(-slabs // parts) * blocks <= _MOST_WARPS
+        if 3 * _MOST_WARPS // 4 <= -(-slabs // parts) * blocks <= _MOST_WARPS
     ]
     best = sorted(choices, key=busiest)[:3] if slabs > _MOST_WARPS else []
     return [

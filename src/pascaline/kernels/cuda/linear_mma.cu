@@ -7,8 +7,7 @@
 // WARPS_ALONG_OUTPUTS share the inputs, which lie in shared memory some slabs ahead too, and WARPS_ALONG_INPUTS groups
 // of them take turns at slabs; the groups' sums are added at the end, in the order of their numbers.
 //
-// A block of the result is BLOCK_ROWS rows and some outputs; matrix_shares.cuh has which turns at its slabs a block of
-// threads has.
+// A block of the result is BLOCK_ROWS rows and some outputs; of which turns at its slabs: matrix_shares.cuh.
 //
 // Definitions: those of packed_weight.cuh, matrix_input.cuh and wide_epilogue.cuh; MATRIX_TYPE; TILES, even;
 // WARPS_ALONG_OUTPUTS; WARPS_ALONG_INPUTS; MIN_BLOCKS a multiprocessor; IS_NARROW: the weight has fewer tiles than a
@@ -30,6 +29,10 @@ constexpr int BLOCK_OUTPUTS = WARPS_ALONG_OUTPUTS * SEGMENT_TILES * TILE_OUTPUTS
 constexpr int SUM_STRIDE = SEGMENTS * BLOCK_OUTPUTS + 4;
 // Sums of a part of a block's turns, four together.
 constexpr int PART_QUADS = WARPS * 32 * ROW_BLOCKS * TILES / 2;
+
+// PERF: registers hold two slabs, which is less than memory has on its way: lines of a third come to L2, by a lane each.
+// With more rows registers would be spilled for it.
+constexpr bool BRINGS_LINES = BLOCK_ROWS == 8;
 
 static_assert(TILES % 2 == 0 && BLOCK_ROWS % 8 == 0, "products are of 16 outputs and 8 rows");
 
@@ -293,8 +296,22 @@ linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
             }
         };
 
+        const auto bring_lines = [&](int slab) {
+            constexpr int lines = SEGMENT_TILES * TILE_BYTES / 128;
+            if (slab >= own_turns.last || lane > lines) return;
+#pragma unroll
+            for (int segment = 0; segment < SEGMENTS; segment++) {
+                const int first = first_tiles[segment];
+                bring_line(lane < lines ? codes_place(weight, slab, first, 0) + lane * 128
+                                        : number_place(weight, slab, first * TILE_OUTPUTS, 0).scale);
+            }
+        };
+
         TileLoads loads[2][TILES];
         load_tiles(loads[0], own_turns.existing());
+        if constexpr (BRINGS_LINES) bring_lines(own_turns.slab + WARPS_ALONG_INPUTS);
+        wait_for_launches_before();
+        let_next_launch_begin();
         InputStages input(x, inputs, rows, columns, first_row, own_turns, shared, input_group);
         input.load_first();
         const InputPlaces places(lane);
@@ -317,6 +334,7 @@ linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
                 // What is loaded ahead in the last turn is never used.
                 const auto load_next = [&](uint32_t known) {
                     load_tiles(loads[1 - place], own_turns.existing() + int(known & nothing));
+                    if constexpr (BRINGS_LINES) bring_lines(own_turns.slab + WARPS_ALONG_INPUTS);
                 };
                 // In place of a slab read before the barrier: all warps that read it are past it.
                 const auto copy_next = [&] { input.load_next(); };

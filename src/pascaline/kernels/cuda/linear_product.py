@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,8 +48,12 @@ class Product:
 
     def stepped(self) -> Product:
         """The same with the next of `ROW_STEPS`."""
-        rows = next((step for step in ROW_STEPS if step >= self.call.rows), ROW_STEPS[-1])
-        return replace(self, call=replace(self.call, rows=rows))
+        return replace(self, call=replace(self.call, rows=row_step(self.call.rows)))
+
+
+def row_step(rows: int) -> int:
+    """The next of `ROW_STEPS`."""
+    return ROW_STEPS[min(bisect_left(ROW_STEPS, rows), len(ROW_STEPS) - 1)]
 
 
 def product_of(

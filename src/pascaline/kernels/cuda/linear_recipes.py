@@ -55,13 +55,12 @@ def decode_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
 def tile(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     """The input is quantised by a launch of its own: every block of the product reads all of it."""
     call = product.call
-    chosen = cast(TileGeometry, geometry or _own_geometry(tile_candidates, product, inputs))
+    plan = _planned(
+        lambda chosen: plan_linear_tile(product.form, call, product.chip, inputs, cast(TileGeometry, chosen)),
+        *(geometry, tile_candidates, product, inputs),
+    )
     shapes = quantised_shapes(call.rows, call.columns, inputs.planes)
-    return Recipe((_quantising(product, inputs), _tile_plan(product, inputs, chosen)), shapes)
-
-
-def _tile_plan(product: Product, inputs: InputForm, geometry: TileGeometry | None = None) -> LaunchPlan:
-    return plan_linear_tile(product.form, product.call, product.chip, inputs, geometry)
+    return Recipe((_quantising(product, inputs), plan), shapes)
 
 
 def tile_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
@@ -70,8 +69,11 @@ def tile_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
 
 def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     """As `tile`, for a few rows; one launch where inputs are not quantised."""
-    chosen = cast(RowsGeometry, geometry or _own_geometry(rows_candidates, product, inputs))
-    call, plan = product.call, _rows_plan(product, inputs, chosen)
+    call = product.call
+    plan = _planned(
+        lambda chosen: _rows_plan(product, inputs, cast(RowsGeometry, chosen)),
+        *(geometry, rows_candidates, product, inputs),
+    )
     if not inputs.is_quantised:
         return Recipe((plan,))
     return Recipe(
@@ -80,7 +82,7 @@ def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     )
 
 
-def _rows_plan(product: Product, inputs: InputForm, geometry: RowsGeometry | None = None) -> LaunchPlan:
+def _rows_plan(product: Product, inputs: InputForm, geometry: RowsGeometry) -> LaunchPlan:
     return plan_linear_rows(
         product.form,
         product.call,
@@ -113,11 +115,13 @@ def _quantising(product: Product, inputs: InputForm) -> LaunchPlan:
 
 def simt(product: Product, geometry: object) -> Recipe:
     """One launch in fp32, of weights of any kind."""
-    chosen = cast(SimtGeometry, geometry or _own_geometry(simt_candidates, product))
-    return Recipe((_simt_plan(product, chosen),))
+    plan = _planned(
+        lambda chosen: _simt_plan(product, cast(SimtGeometry, chosen)), geometry, simt_candidates, product
+    )
+    return Recipe((plan,))
 
 
-def _simt_plan(product: Product, geometry: SimtGeometry | None = None) -> LaunchPlan:
+def _simt_plan(product: Product, geometry: SimtGeometry) -> LaunchPlan:
     return plan_linear_simt(
         product.stored, product.call, product.chip, geometry, has_permutation=product.is_permuted
     )
@@ -133,20 +137,19 @@ def simt_candidates(product: Product) -> list[LaunchPlan]:
 
 def mma(product: Product, geometry: object) -> Recipe:
     """Tensor cores read fp16: rows of fp32 are scaled so that nothing overflows, and their products back."""
-    chosen = cast(MmaGeometry, geometry or _own_geometry(mma_candidates, product))
-    if product.call.input_dtype != _WIDE:
-        return Recipe((_mma_plan(product, chosen),))
     call = product.call
-    inner = replace(product, call=replace(call, input_dtype=torch.float16, bias_dtype=None))
-    before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
-    plan = _renamed(_mma_plan(inner, chosen), {"x": "scaled"})
-    return Recipe((before, plan, _scale_back), _scaled_shapes(product))
-
-
-def _mma_plan(product: Product, geometry: MmaGeometry | None = None) -> LaunchPlan:
-    return plan_linear_mma(
-        product.form, product.call, product.chip, geometry, is_permuted=product.is_permuted
+    is_wide = call.input_dtype == _WIDE
+    inner = replace(call, input_dtype=torch.float16, bias_dtype=None) if is_wide else call
+    plan = _planned(
+        lambda chosen: plan_linear_mma(
+            *(product.form, inner, product.chip, cast(MmaGeometry, chosen)), is_permuted=product.is_permuted
+        ),
+        *(geometry, mma_candidates, product),
     )
+    if not is_wide:
+        return Recipe((plan,))
+    before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
+    return Recipe((before, _renamed(plan, {"x": "scaled"}), _scale_back), _scaled_shapes(product))
 
 
 def mma_candidates(product: Product) -> list[LaunchPlan]:
@@ -158,23 +161,23 @@ def mma_candidates(product: Product) -> list[LaunchPlan]:
 def wgmma(product: Product, geometry: object) -> Recipe:
     """As `mma`, of rows that are put in the order of the products by a launch of their own."""
     call = product.call
-    chosen = cast(WgmmaGeometry, geometry or _own_geometry(wgmma_candidates, product))
+    is_half = call.input_dtype == torch.float16
+    inner = call if is_half else replace(call, input_dtype=torch.float16, bias_dtype=None)
+    plan = _planned(
+        lambda chosen: plan_linear_wgmma(product.form, inner, product.chip, cast(WgmmaGeometry, chosen)),
+        *(geometry, wgmma_candidates, product),
+    )
     ordered = {"ordered": ordered_shape(call.rows, call.columns)}
-    if call.input_dtype == torch.float16:
+    if is_half:
         order = plan_order_input(call.rows, call.columns, torch.float16, is_permuted=product.is_permuted)
-        return Recipe((order, _wgmma_plan(product, chosen)), ordered)
-    inner = replace(product, call=replace(call, input_dtype=torch.float16, bias_dtype=None))
+        return Recipe((order, plan), ordered)
     steps: tuple[Step, ...] = (
         plan_scale_rows(call.rows, call.columns, call.input_dtype, is_permuted=product.is_permuted),
         _renamed(plan_order_input(call.rows, call.columns, torch.float16), {"x": "scaled"}),
-        _wgmma_plan(inner, chosen),
+        plan,
         _scale_back,
     )
     return Recipe(steps, _scaled_shapes(product) | ordered)
-
-
-def _wgmma_plan(product: Product, geometry: WgmmaGeometry | None = None) -> LaunchPlan:
-    return plan_linear_wgmma(product.form, product.call, product.chip, geometry)
 
 
 def wgmma_candidates(product: Product) -> list[LaunchPlan]:
@@ -237,9 +240,22 @@ def dense_brain(product: Product, geometry: object) -> Recipe:
     return Recipe((_multiply_brain,), shapes)
 
 
-def _own_geometry(candidates: Callable[..., list[LaunchPlan]], product: Product, *more: object) -> object:
-    """Chosen for the next of the steps of rows, so that all up to it share machine code."""
-    return _first(candidates, product.stepped(), *more).geometry
+def _planned(
+    plan: Callable[[object], LaunchPlan],
+    geometry: object,
+    candidates: Callable[..., list[LaunchPlan]],
+    product: Product,
+    *more: object,
+) -> LaunchPlan:
+    """With `geometry`, or where that is None with the best of `candidates(product, *more)`.
+
+    Both are those of the next of the steps of rows, so that all up to it share machine code. Where they want
+    more scratch memory for these rows than was planned for, the best for just these takes their place.
+    """
+    taken_over = plan(geometry or _first(candidates, product.stepped(), *more).geometry)
+    if taken_over.scratch_bytes <= PARTIAL_BYTES:
+        return taken_over
+    return plan(_first(candidates, product, *more).geometry)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -248,11 +264,9 @@ def _first(candidates: Callable[..., list[LaunchPlan]], product: Product, *more:
 
 
 def _modest(plans: list[LaunchPlan]) -> list[LaunchPlan]:
-    """Those whose scratch memory is no more than planned for; the default where all want more."""
-    modest = [
-        plan for plan in plans if sum(scratch.nbytes for scratch in plan.scratch.values()) <= PARTIAL_BYTES
-    ]
-    return modest or plans[:1]
+    """Those whose scratch memory is no more than planned for; where all want more, what wants least."""
+    modest = [plan for plan in plans if plan.scratch_bytes <= PARTIAL_BYTES]
+    return modest or [min(plans, key=lambda plan: plan.scratch_bytes)]
 
 
 def _renamed(plan: LaunchPlan, names: dict[str, str]) -> LaunchPlan:

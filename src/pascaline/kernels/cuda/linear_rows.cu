@@ -61,10 +61,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         return TilePlaces(weight, step * K_WARPS + k_warp, slabs, unit, units - unit, lane);
     };
     TilePlaces places = places_of(group, step);
-    StagedPart staged;
-    staged.load(input, step * K_WARPS, slabs);  // PERF: before the weights, or it waits until all of them come
     LoadedTiles loaded = {};  // what is left out is multiplied, for outputs that there are not
-    places.load(loaded);
+    if constexpr (LAUNCHES_OVERLAP) places.load(loaded);
+    wait_for_launches_before();
+    let_next_launch_begin();
+    StagedPart staged;
+    staged.load(input, step * K_WARPS, slabs);
+    // PERF: after the inputs, which would wait until all weights have come.
+    if constexpr (!LAUNCHES_OVERLAP) places.load(loaded);
     staged.store(stages[0]);
     __syncthreads();
     int turn = 0, stage = 0;

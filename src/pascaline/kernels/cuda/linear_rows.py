@@ -107,6 +107,7 @@ def plan_linear_rows(
             "arrivals": Scratch(4 * groups, is_zeroed=True),
         },
         geometry=geometry,
+        begins_early=True,
     )
 
 

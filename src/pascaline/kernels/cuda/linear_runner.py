@@ -28,6 +28,8 @@ class LinearRunner:
         self.kernels = kernels
         self._tuned = tuned
         self._bound: dict[tuple[object, ...], tuple[Dense | Slabbed, BoundRecipe]] = {}
+        self._recipes: dict[tuple[str, Product], tuple[Recipe, dict[str, torch.Tensor]]] = {}
+        """With what is handed on: of all layers of one shape, which are bound one by one."""
 
     def __call__(
         self,
@@ -49,6 +51,7 @@ class LinearRunner:
         if found is None:
             if len(self._bound) >= self.MOST_BOUND:
                 self._bound.clear()
+                self._recipes.clear()
             # With its weight: as long as that is held, no other has its identity.
             found = self._bound[key] = weight, self._bind(way, x, weight, bias, out)
         stream = torch._C._cuda_getCurrentRawStream(out.device.index)
@@ -70,10 +73,13 @@ class LinearRunner:
             output_dtype=out.dtype,
             bias_dtype=None if bias is None else bias.dtype,
         )
-        recipe = recipe_of(way, product, self._tuned.geometry(way, product))
+        found = self._recipes.get((way.name, product))
+        if found is None:
+            recipe = recipe_of(way, product, self._tuned.geometry(way, product))
+            found = self._recipes[way.name, product] = recipe, self.kernels.handed_on(recipe.handed_on)
+        recipe, handed_on = found
         operands = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
-        fixed = {**operands, **self.kernels.handed_on(recipe.handed_on)}
-        return BoundRecipe(self.kernels, recipe, fixed, _MOVING_BUFFERS)
+        return BoundRecipe(self.kernels, recipe, {**operands, **handed_on}, _MOVING_BUFFERS)
 
 
 @functools.lru_cache(maxsize=4096)

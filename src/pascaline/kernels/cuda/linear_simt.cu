@@ -1,13 +1,13 @@
 // y = x W^T for many rows in fp32: a tiled product of fused multiply-adds, for chips without anything faster.
 //
-// A block multiplies 16 inputs (half a quarter of a slab) at a time from shared memory, while the next are on
-// their way to registers as they lie in memory: packed weights packed. Both operands become fp32 on their way
-// to shared memory, where all rows' values of an input lie side by side. A thread makes THREAD_ROWS rows x 8
-// outputs.
+// A block multiplies 16 inputs (half a quarter of a slab) at a time from shared memory, where the next have just
+// been stored, while those after them are on their way to registers as they lie in memory: packed weights packed.
+// Both operands become fp32 on their way to shared memory, where all rows' values of an input lie side by side. A
+// thread makes THREAD_ROWS rows x 8 outputs.
 //
 // Definitions: IS_DENSE, then WEIGHT_TYPE of W (outputs, columns), else those of packed_weight.cuh;
-// INPUT_TYPE; HAS_PERMUTATION; IS_VECTOR, 1 if rows of x, and of W, are whole pieces of 8 numbers;
-// THREAD_ROWS, 4 or 8; WARPS_M; MIN_BLOCKS a multiprocessor; those of epilogue.cuh.
+// INPUT_TYPE; HAS_PERMUTATION; IS_VECTOR, 1 if rows of x, and of W, are whole pieces of 8 numbers; IS_WHOLE, 1 if
+// they are whole quarters; THREAD_ROWS, 4 or 8; WARPS_M; MIN_BLOCKS a multiprocessor; those of epilogue.cuh.
 //
 // Quarters are split over gridDim.z; the last block of a tile to arrive adds the parts up in their order.
 #include "epilogue.cuh"
@@ -24,9 +24,10 @@ constexpr int THREAD_OUTPUTS = 8;
 constexpr int WARP_ROWS = 8 * THREAD_ROWS, WARP_OUTPUTS = 4 * THREAD_OUTPUTS;
 constexpr int BLOCK_ROWS = WARP_ROWS * WARPS_M, BLOCK_OUTPUTS = WARP_OUTPUTS * WARPS_N;
 
-// Where row or output `local` lies in piece `piece`: a warp stores both pieces of 16 rows, which thereby fall
-// on all banks.
-PASCALINE_INLINE int exchanged(int local, int piece) { return local ^ (piece * 16); }
+// A thread loads pieces of rows of x and of W, or of what is packed of them: always the same piece of a step, of rows
+// THREADS / PIECES apart. Those of a warp are 32 neighbours, whose stores fall on all banks.
+PASCALINE_INLINE int own_piece() { return threadIdx.x / (THREADS / PIECES); }
+PASCALINE_INLINE int own_local(int part) { return threadIdx.x % (THREADS / PIECES) + part * (THREADS / PIECES); }
 
 // Output `local` of the block: as gridded, or 16 gates and then the 16 ups of the same index.
 PASCALINE_INLINE int output_of(int local, int outputs) {
@@ -40,37 +41,34 @@ struct Shared {
     alignas(16) float weights[STEP][BLOCK_OUTPUTS];
 };
 
-// This thread's share of LOCALS rows of a matrix in a step: pieces of some rows, THREADS / 2 rows apart.
+// This thread's share of LOCALS rows of a matrix in a step.
 template <int type, int LOCALS>
 struct RowLoader {
     using Stored = typename Element<type>::Stored;
     static constexpr int COUNT = (LOCALS * PIECES + THREADS - 1) / THREADS;
     static constexpr bool IS_FULL = LOCALS * PIECES % THREADS == 0;
     const Stored* rows[COUNT];
-    Piece<type> pieces[COUNT];
-
-    static PASCALINE_INLINE int local(int part) { return (int(threadIdx.x) + part * THREADS) / PIECES; }
-    static PASCALINE_INLINE int piece() { return threadIdx.x % PIECES; }
+    Piece<type, true> pieces[COUNT];
 
     PASCALINE_INLINE void load(int step, int columns) {
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
-            pieces[part].load(rows[part], step * STEP + piece() * PIECE, columns);
+            pieces[part].load(rows[part], step * STEP + own_piece() * PIECE, IS_WHOLE ? 0x7FFFFFFF : columns);
         }
     }
 
     PASCALINE_INLINE void gather(int step, const int32_t* indices) {
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
-            pieces[part].gather(rows[part], indices + step * STEP + piece() * PIECE);
+            pieces[part].gather(rows[part], indices + step * STEP + own_piece() * PIECE);
         }
     }
 
     PASCALINE_INLINE void store(float (&shared)[STEP][LOCALS]) const {
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
-            if (!IS_FULL && local(part) >= LOCALS) return;
-            float* place = &shared[piece() * PIECE][exchanged(local(part), piece())];
+            if (!IS_FULL && own_local(part) >= LOCALS) return;
+            float* place = &shared[own_piece() * PIECE][own_local(part)];
 #pragma unroll
             for (int i = 0; i < PIECE; i++) place[i * LOCALS] = pieces[part].number(i);
         }
@@ -86,7 +84,7 @@ struct WeightLoader : RowLoader<WEIGHT_TYPE, BLOCK_OUTPUTS> {
         columns = row_columns;
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
-            const int output = min(output_of(local(part), outputs), outputs - 1);
+            const int output = min(output_of(own_local(part), outputs), outputs - 1);
             rows[part] = reinterpret_cast<const Stored*>(weight) + size_t(output) * columns;
         }
     }
@@ -106,9 +104,17 @@ struct WeightLoader {
     static constexpr uint32_t BIAS = BITS == 8 || HAS_TABLE ? 128 : 0;
 
     PackedWeight weight;
-    int outputs;
+    uint32_t tiles[COUNT];  // that the thread's outputs are of
     PairCodes codes[COUNT];
     QuarterNumbers numbers[COUNT];
+
+    PASCALINE_INLINE void set(const PackedWeight& packed, int outputs) {
+        weight = packed;
+#pragma unroll
+        for (int part = 0; part < COUNT; part++) {
+            tiles[part] = min(output_of(own_local(part), outputs), packed.padded_outputs - 1) / TILE_OUTPUTS;
+        }
+    }
 
     // What is of the step's quarter; nothing where the step before was of the same.
     PASCALINE_INLINE void load(int step) {
@@ -116,16 +122,15 @@ struct WeightLoader {
         const int slab = step >> 3, quarter = (step >> 1) & 3;
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
-            const int local = (int(threadIdx.x) + part * THREADS) / PIECES;
-            const int output = min(output_of(local, outputs), weight.padded_outputs - 1);
-            const int tile = output / TILE_OUTPUTS, lane = output % TILE_OUTPUTS * 4 + quarter;
-            codes[part] = load_pair_codes(weight, slab, tile, lane, threadIdx.x % PIECES);
-            numbers[part] = load_numbers(weight, slab, output, quarter);
+            // Gates and ups begin with a tile, and so do parts: a thread's outputs lie alike in theirs.
+            const uint32_t output = threadIdx.x % TILE_OUTPUTS;
+            codes[part] = load_pair_codes(weight, slab, tiles[part], output * 4 + quarter, own_piece());
+            numbers[part] = load_numbers(weight, slab, tiles[part] * TILE_OUTPUTS + output, quarter);
         }
     }
 
     PASCALINE_INLINE void store(Shared& shared, int step) const {
-        const int piece = threadIdx.x % PIECES;
+        const int piece = own_piece();
         const int half = step & 1;
 #pragma unroll
         for (int part = 0; part < COUNT; part++) {
@@ -133,14 +138,13 @@ struct WeightLoader {
             QuarterNumbers known = numbers[part];
             known.integers_shift = 4 * ((step >> 3) & 1);
             known.zero_shift = 0;
-            const int local = (int(threadIdx.x) + part * THREADS) / PIECES;
-            if (ZERO_BITS == 4 && (local & 1)) known.zero >>= 4;
+            if (ZERO_BITS == 4 && (own_local(part) & 1)) known.zero >>= 4;
             const QuarterFactors factors = factors_of(known);
             const float scale = half ? factors.scale[HALVES - 1] : factors.scale[0];
             const float offset = half ? factors.offset[HALVES - 1] : factors.offset[0];
             // 2^23 plus a byte is that byte in the lowest bits.
             const float zero = 8388608.0f + float(factors.zero + int32_t(BIAS));
-            float* place = &shared.weights[piece * PIECE][exchanged(local, piece)];
+            float* place = &shared.weights[piece * PIECE][own_local(part)];
 #pragma unroll
             for (int word = 0; word < 2; word++) {
                 const uint32_t four = pair_word(codes[part], half, piece, word) ^ (BIAS * 0x01010101u);
@@ -157,8 +161,7 @@ struct WeightLoader {
 
 #endif
 
-// The thread's first row, and output: it has 4 from there on, and 4 more THREAD_ROWS / 8 * 32 or 16 further
-// on.
+// The thread's first row, and output: it has 4 from there on, and 4 more 32 rows, and 16 outputs, further on.
 PASCALINE_INLINE int first_row() {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     // Lanes' bits 1, 3 and 4: a wide read goes half a warp at a time if each lane shares its address with the
@@ -181,16 +184,14 @@ PASCALINE_INLINE void put_four(float* target, const float* source) {
 PASCALINE_INLINE void multiply(const Shared& shared, float (&totals)[THREAD_ROWS][THREAD_OUTPUTS]) {
 #pragma unroll
     for (int k = 0; k < STEP; k++) {
-        const int piece = k / PIECE;
         float rows[THREAD_ROWS], columns[THREAD_OUTPUTS];
 #pragma unroll
         for (int part = 0; part < THREAD_ROWS / 4; part++) {
-            put_four(rows + 4 * part, &shared.inputs[k][exchanged(first_row(), piece) + 32 * part]);
+            put_four(rows + 4 * part, &shared.inputs[k][first_row() + 32 * part]);
         }
 #pragma unroll
         for (int part = 0; part < 2; part++) {
-            // The exchange swaps the two.
-            put_four(columns + 4 * part, &shared.weights[k][first_output() + 16 * (part ^ piece)]);
+            put_four(columns + 4 * part, &shared.weights[k][first_output() + 16 * part]);
         }
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; i++) {
@@ -208,7 +209,7 @@ PASCALINE_INLINE void multiply(const Shared& shared, float (&totals)[THREAD_ROWS
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 linear_simt(const void* x, const int32_t* inputs, const uint8_t* codes, const uint8_t* scales,
             const uint8_t* integers, const uint8_t* integers_high, const uint8_t* zeros,
-            const void* bias, const void* residual, void* y, float4* partials, uint32_t* arrivals,
+            const void* bias, const void* residual, void* y, float* partials, uint32_t* arrivals,
             int rows, int outputs, int columns) {
     __shared__ Shared shared[2];
 
@@ -216,7 +217,7 @@ linear_simt(const void* x, const int32_t* inputs, const uint8_t* codes, const ui
     InputLoader input_loader;
 #pragma unroll
     for (int part = 0; part < InputLoader::COUNT; part++) {
-        const int row = min(int(blockIdx.x) * BLOCK_ROWS + InputLoader::local(part), rows - 1);
+        const int row = min(int(blockIdx.x) * BLOCK_ROWS + own_local(part), rows - 1);
         input_loader.rows[part] = static_cast<const InputLoader::Stored*>(x) + size_t(row) * columns;
     }
     WeightLoader weight_loader;
@@ -224,8 +225,7 @@ linear_simt(const void* x, const int32_t* inputs, const uint8_t* codes, const ui
     weight_loader.set(codes, outputs, columns);
 #else
     const int padded_outputs = (outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS;
-    weight_loader.weight = {codes, scales, integers, integers_high, zeros, padded_outputs};
-    weight_loader.outputs = outputs;
+    weight_loader.set({codes, scales, integers, integers_high, zeros, padded_outputs}, outputs);
 #endif
     auto load = [&](int step) {
         if constexpr (HAS_PERMUTATION) {
@@ -240,9 +240,9 @@ linear_simt(const void* x, const int32_t* inputs, const uint8_t* codes, const ui
         weight_loader.store(target, step);
     };
 
-    const int quarters = (columns + 2 * STEP - 1) / (2 * STEP);
-    const int first = 2 * int(uint64_t(quarters) * blockIdx.z / gridDim.z);
-    const int last = 2 * int(uint64_t(quarters) * (blockIdx.z + 1) / gridDim.z);
+    const uint32_t quarters = (columns + 2 * STEP - 1) / (2 * STEP);
+    const int first = 2 * int(quarters * blockIdx.z / gridDim.z);
+    const int last = 2 * int(quarters * (blockIdx.z + 1) / gridDim.z);
 
     float totals[THREAD_ROWS][THREAD_OUTPUTS];
 #pragma unroll
@@ -252,26 +252,28 @@ linear_simt(const void* x, const int32_t* inputs, const uint8_t* codes, const ui
     }
     load(first);
     store(first, shared[0]);
+    load(first + 1);
     __syncthreads();
 #pragma unroll 1
     for (int step = first; step < last; step++) {
-        // The last step loads itself again, for nobody.
-        const int next = step + 1 < last ? step + 1 : step;
-        load(next);
+        // What was loaded a step ago is there by now; loads of the next are under way before the products. The
+        // last two steps load the last again, for nobody.
+        store(step + 1, shared[(step + 1) & 1]);
+        load(min(step + 2, last - 1));
+        sync_warp();
         multiply(shared[step & 1], totals);
-        store(next, shared[(step + 1) & 1]);
         __syncthreads();
     }
 
     if (gridDim.z > 1) {
         uint32_t& arrived = reinterpret_cast<uint32_t&>(shared[0].inputs[0][0]);
-        if (!gather_parts(totals, partials, arrivals, arrived)) return;
+        if (!gather_parts<THREADS>(totals, partials, arrivals, arrived)) return;
     }
 
     const Epilogue epilogue = {bias, residual, y, outputs};
 #pragma unroll
     for (int i = 0; i < THREAD_ROWS; i++) {
-        const int row = blockIdx.x * BLOCK_ROWS + first_row() + (i < 4 ? i : i + 28);
+        const int row = blockIdx.x * BLOCK_ROWS + first_row() + i % 4 + i / 4 * 32;
         if (row >= rows) break;
 #pragma unroll
         for (int j = 0; j < 4; j++) {

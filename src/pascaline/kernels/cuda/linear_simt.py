@@ -12,10 +12,12 @@ from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
     Integer,
     LaunchPlan,
+    Scratch,
     Specialisation,
     parts_scratch,
 )
 from pascaline.weights.slabbed import SlabbedForm
+from pascaline.workload.limits import PARTIAL_BYTES
 from pascaline.workload.slab_form import TILE_OUTPUTS
 
 _QUARTER = 32
@@ -56,11 +58,15 @@ class SimtGeometry:
         return -(-call.rows // self.block_rows), -(-call.outputs // _BLOCK_OUTPUTS), self.splits
 
 
-_TILES = (SimtGeometry(8, 1, 3), SimtGeometry(4, 2, 2), SimtGeometry(4, 1, 4))
+_TILES = (SimtGeometry(8, 1, 3), SimtGeometry(4, 1, 4))
 """Nothing spills: 12 warps in a multiprocessor, with 168 registers, or 16 with 128 for half the rows."""
 
-_TIGHT = (SimtGeometry(8, 2, 2), SimtGeometry(8, 1, 4))
-"""16 warps with 128 registers, of which packed weights spill a few outside of the products."""
+_SHORT, _TALL = SimtGeometry(4, 2, 2), SimtGeometry(8, 2, 2)
+"""16 warps with 128 registers in two blocks. Tall ones, of which nothing spills from 7.0 to 9.0, are the
+fastest there for many rows; up to 6.x both are modelled to be slower than 12 warps of three blocks."""
+
+_TIGHT = SimtGeometry(8, 1, 4)
+"""16 warps with 128 registers, of which some forms of packed weights spill a few."""
 
 
 def plan_linear_simt(
@@ -86,10 +92,7 @@ def plan_linear_simt(
             f"a gated product of {call.outputs} outputs", expected=f"a multiple of {2 * TILE_OUTPUTS}"
         )
     if geometry is None:
-        geometry = _geometries(_TILES, call, chip)[0]
-    grid = geometry.grid(call)
-    tiles = grid[0] * grid[1]
-    partial_bytes = 4 * geometry.block_rows * _BLOCK_OUTPUTS * tiles * geometry.splits
+        geometry = _geometries(_own_tiles(chip), call, chip)[0]
     if isinstance(weight, SlabbedForm):
         weight_definitions = (("IS_DENSE", 0), *weight.definitions)
         buffers = WEIGHT_BUFFERS
@@ -105,18 +108,19 @@ def plan_linear_simt(
                 *call.definitions,
                 ("HAS_PERMUTATION", int(has_permutation)),
                 ("IS_VECTOR", int(call.columns % _PIECE == 0)),
+                ("IS_WHOLE", int(call.columns % _QUARTER == 0)),
                 ("THREAD_ROWS", geometry.thread_rows),
                 ("WARPS_M", geometry.warps_along_rows),
                 ("MIN_BLOCKS", geometry.min_blocks),
             ),
         ),
-        grid=grid,
+        grid=geometry.grid(call),
         block=(32 * geometry.warps, 1, 1),
         arguments=(
             *("x", "inputs", *buffers, *EPILOGUE_BUFFERS, "partials", "arrivals"),
             *map(Integer, (call.rows, call.outputs, call.columns)),
         ),
-        scratch=parts_scratch(partial_bytes, tiles) if geometry.splits > 1 else {},
+        scratch=_scratch(geometry, call),
         geometry=geometry,
     )
 
@@ -125,12 +129,19 @@ def candidates_linear_simt(
     weight: SlabbedForm | torch.dtype, call: LinearCall, chip: ChipLimits, *, has_permutation: bool = False
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
-    best = _geometries(_TILES, call, chip)[0]
-    others = _geometries(_TILES + _TIGHT, call, chip)[:_CANDIDATES]
+    best = _geometries(_own_tiles(chip), call, chip)[0]
+    others = _geometries((*_TILES, _SHORT, _TALL, _TIGHT), call, chip)[:_CANDIDATES]
     return [
         plan_linear_simt(weight, call, chip, each, has_permutation=has_permutation)
         for each in dict.fromkeys((best, *others))
     ]
+
+
+def _own_tiles(chip: ChipLimits) -> tuple[SimtGeometry, ...]:
+    """Those among which a default is chosen."""
+    if chip.compute_capability < (7, 0):
+        return _TILES
+    return (*_TILES, _SHORT, _TALL) if chip.compute_capability < (10, 0) else (*_TILES, _SHORT)
 
 
 def _geometries(tiles: tuple[SimtGeometry, ...], call: LinearCall, chip: ChipLimits) -> list[SimtGeometry]:
@@ -143,7 +154,12 @@ def _geometries(tiles: tuple[SimtGeometry, ...], call: LinearCall, chip: ChipLim
         for tile in dict.fromkeys(tiles)
         if tile.grid(call)[1] <= _MOST_BLOCKS_ALONG_OUTPUTS
         for splits in range(1, _MOST_SPLITS + 1)
-        if splits == 1 or (quarters >= 4 * splits and _tiles(tile, call) < 8 * chip.multiprocessors)
+        if splits == 1
+        or (
+            quarters >= 4 * splits
+            and _tiles(tile, call) < 8 * chip.multiprocessors
+            and _is_modest(replace(tile, splits=splits), call)
+        )
     ]
     return sorted(possible, key=lambda each: _modelled_slots(each, quarters, call, chip))
 
@@ -153,15 +169,27 @@ def _tiles(geometry: SimtGeometry, call: LinearCall) -> int:
     return rows * outputs
 
 
+def _scratch(geometry: SimtGeometry, call: LinearCall) -> dict[str, Scratch]:
+    """What the parts of K leave in memory."""
+    if geometry.splits == 1:
+        return {}
+    tiles = _tiles(geometry, call)
+    return parts_scratch(4 * geometry.block_rows * _BLOCK_OUTPUTS * tiles * geometry.splits, tiles)
+
+
+def _is_modest(geometry: SimtGeometry, call: LinearCall) -> bool:
+    return sum(scratch.nbytes for scratch in _scratch(geometry, call).values()) <= PARTIAL_BYTES
+
+
 def _modelled_slots(geometry: SimtGeometry, quarters: int, call: LinearCall, chip: ChipLimits) -> float:
     """Issue slots of the busiest multiprocessor: a thread's instructions, stretched where warps are few.
 
     Blocks come in rounds of as many as fit beside each other; the last round may have fewer.
     """
     blocks = -(-_tiles(geometry, call) * geometry.splits // chip.multiprocessors)
-    # Of a quarter: products, reads of both operands, and both on their way to shared memory.
-    per_quarter = 32 * (8 * geometry.thread_rows + geometry.thread_rows // 4 + 2)
-    per_quarter += 48 * geometry.thread_rows // 4 + 160 // geometry.warps_along_rows
+    # Of a quarter: products; reads of both operands, and x on its way to shared memory; the weight on its way
+    # there. The last two are fitted to an H200's times of four tiles, 512 and 2048 rows, within 1 %.
+    per_quarter = 32 * 8 * geometry.thread_rows + 270 + 180 // geometry.warps_along_rows
     turns = -(-quarters // geometry.splits)
     # Parts are written and read at some 24 bytes a clock, of which others' products hide half.
     parts = 500 + 20 * 8 * geometry.thread_rows if geometry.splits > 1 else 0

@@ -13,12 +13,12 @@
 // 256 goes to its scale.
 //
 // Definitions: those of packed_weight.cuh; PLANES; SCALE_GROUP, inputs of a scale of theirs: 32, 64 or 128;
-// WARPS_M, WARPS_N, MIN_BLOCKS a multiprocessor; those of epilogue.cuh.
+// WARPS_M, WARPS_N, MIN_BLOCKS a multiprocessor; those of wide_epilogue.cuh (STORED_TOGETHER 1 with GATE).
 //
 // Slabs are split over gridDim.z; the last block of a tile to arrive adds the parts up in their order.
-#include "epilogue.cuh"
 #include "partial_sums.cuh"
 #include "tile_stages.cuh"
+#include "wide_epilogue.cuh"
 
 struct Accumulators {
     float totals[THREAD_ROWS][THREAD_OUTPUTS];
@@ -60,8 +60,8 @@ struct Accumulators {
     static PASCALINE_INLINE int row_of(int i) { return i < 4 ? i : i + 12; }
 
   private:
-    static PASCALINE_INLINE int warp_row() { return int(threadIdx.x >> 5) / WARPS_N; }
-    static PASCALINE_INLINE int warp_column() { return int(threadIdx.x >> 5) % WARPS_N; }
+    static PASCALINE_INLINE int warp_row() { return (threadIdx.x >> 5) / WARPS_N; }
+    static PASCALINE_INLINE int warp_column() { return (threadIdx.x >> 5) % WARPS_N; }
     // A wide read goes half a warp at a time if each lane shares its address with the lane one or two away:
     // lanes' bits 0, 2 and 4 make the column of 8, bits 1 and 3 the row of 4.
     static PASCALINE_INLINE int thread_column() {
@@ -112,14 +112,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 linear_tile(const int8_t* input_codes, const float* input_scales, const int32_t* input_sums,
             const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
             const uint8_t* integers_high, const uint8_t* zeros,
-            const void* bias, const void* residual, void* y, float4* partials, uint32_t* arrivals,
+            const void* bias, const void* residual, void* y, float* partials, uint32_t* arrivals,
             int rows, int outputs, int slabs) {
     __shared__ SharedSlab shared[2];
     __shared__ SharedInputs shared_inputs[2];
 
     const int padded_outputs = (outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS * TILE_OUTPUTS;
-    const int first_slab = int(uint64_t(slabs) * blockIdx.z / gridDim.z);
-    const int end_slab = int(uint64_t(slabs) * (blockIdx.z + 1) / gridDim.z);
+    int first_slab = 0, end_slab = slabs;
+    if (gridDim.z > 1) {
+        first_slab = uint32_t(slabs) * blockIdx.z / gridDim.z;
+        end_slab = uint32_t(slabs) * (blockIdx.z + 1) / gridDim.z;
+    }
     const QuantisedInput input = {input_codes, input_scales, input_sums, rows};
 
     Accumulators accumulators;
@@ -131,12 +134,14 @@ linear_tile(const int8_t* input_codes, const float* input_scales, const int32_t*
 
     InputStage inputs(input, first_slab);
     WeightStage weights({codes, scales, integers, integers_high, zeros, padded_outputs}, outputs, first_slab);
-    InputNumberStage numbers;
+    InputNumberStage numbers(input, first_slab);
     inputs.load<0>();
-    weights.load(first_slab);
-    numbers.load(input, first_slab);
+    weights.load<0>(first_slab);
+    weights.load<1>(first_slab);
+    numbers.load(input);
     inputs.store(shared_inputs[0]);
-    weights.store(shared[first_slab & 1], first_slab);
+    weights.store<0>(shared[first_slab & 1], first_slab);
+    weights.store<1>(shared[first_slab & 1], first_slab);
     numbers.store(shared[first_slab & 1]);
     __syncthreads();
 
@@ -147,36 +152,40 @@ linear_tile(const int8_t* input_codes, const float* input_scales, const int32_t*
         const bool is_last = left == 0, is_last_plane = plane == PLANES - 1;
         const bool is_slab_next = is_last_plane && !is_last;
         inputs.load<1>();
-        if (is_slab_next) numbers.load(input, slab + 1);
+        if (is_slab_next) {
+            weights.advance();
+            weights.load<0>(slab + 1);
+        }
         accumulators.multiply<0>(shared[slab & 1], shared_inputs[0], plane);
         inputs.store(shared_inputs[1]);
-        if (is_slab_next) numbers.store(shared[(slab & 1) ^ 1]);
+        if (is_slab_next) weights.store<0>(shared[(slab & 1) ^ 1], slab + 1);
         __syncthreads();
 
         if (!is_last) {
-            inputs.place += is_last_plane ? (rows * PLANES - (PLANES - 1)) * 8 : 8;
+            inputs.place += is_last_plane ? uint32_t(rows * PLANES - (PLANES - 1)) * SLAB : SLAB;
             inputs.load<0>();
         }
         if (is_slab_next) {
-            weights.advance();
-            weights.load(slab + 1);
+            numbers.load(input);
+            weights.load<1>(slab + 1);
         }
         accumulators.multiply<1>(shared[slab & 1], shared_inputs[1], plane);
         if (is_last) break;
         inputs.store(shared_inputs[0]);
         if (is_slab_next) {
             slab++;
-            weights.store(shared[slab & 1], slab);
+            numbers.store(shared[slab & 1]);
+            weights.store<1>(shared[slab & 1], slab);
         }
         __syncthreads();
     }
 
     if (gridDim.z > 1) {
         uint32_t& arrived = shared_inputs[0].words[0];
-        if (!gather_parts(accumulators.totals, partials, arrivals, arrived)) return;
+        if (!gather_parts<THREADS>(accumulators.totals, partials, arrivals, arrived)) return;
     }
 
-    const Epilogue epilogue = {bias, residual, y, outputs};
+    const WideEpilogue epilogue = {{bias, residual, y, outputs}};
     const int column = Accumulators::first_output();
 #pragma unroll
     for (int i = 0; i < THREAD_ROWS; i++) {
@@ -186,11 +195,16 @@ linear_tile(const int8_t* input_codes, const float* input_scales, const int32_t*
         if constexpr (GATE == 0) {
             const int output = blockIdx.y * BLOCK_OUTPUTS + column;
 #pragma unroll
-            for (int j = 0; j < THREAD_OUTPUTS; j++) epilogue.store(row, output + j, totals[j]);
+            for (int j = 0; j < THREAD_OUTPUTS; j += STORED_TOGETHER) {
+                Neighbours sums;
+#pragma unroll
+                for (int k = 0; k < STORED_TOGETHER; k++) sums.values[k] = totals[j + k];
+                epilogue.store(row, output + j, sums);
+            }
         } else {
             const int output = blockIdx.y * (BLOCK_OUTPUTS / 2) + (column >> 1);
-            epilogue.store_gated(row, output, totals[0], totals[2]);
-            epilogue.store_gated(row, output + 1, totals[1], totals[3]);
+            epilogue.store_gated(row, output, {totals[0]}, {totals[2]});
+            epilogue.store_gated(row, output + 1, {totals[1]}, {totals[3]});
         }
     }
 }

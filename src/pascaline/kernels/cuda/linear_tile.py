@@ -22,6 +22,8 @@ _CANDIDATES = 18
 _DOT_PRODUCTS_FROM = (6, 1)
 _MOST_BLOCKS_ALONG_OUTPUTS = 65535
 _MOST_STATIC_SHARED_BYTES = 48 << 10
+_SHARED_BYTES, _SCHEDULERS = 96 << 10, 4
+"""Of a multiprocessor of 6.1 and of 7.0; others have more or less shared memory, which matters to few."""
 
 TILE_SCALE_GROUPS = {1: 64, 2: 128}
 """By planes, the inputs of a scale that the ways with tiles use.
@@ -67,21 +69,20 @@ class TileGeometry:
         """Of a block, all of it static: two slabs of weights with their numbers, two halves of inputs."""
         weight_groups = SLAB // _weight_group(form)
         groups = max(weight_groups, SLAB // inputs.scale_group)
-        words = 32 * self.block_outputs + 32
+        words = 32 * self.block_outputs + (64 if self.warps_along_rows < 4 else 32)
         words += weight_groups * self.block_outputs + SLAB // inputs.scale_group * self.block_rows
         words += weight_groups * self.block_outputs + groups * self.block_rows if _has_totals(form) else 8
         return 4 * (2 * words + 2 * (16 * self.block_rows + 32) + 4)
 
 
-_TIGHT = (TileGeometry(4, 2, 2),)
-_TIGHT_OF_SLABS = (TileGeometry(2, 4, 2), TileGeometry(4, 4, 1))
-"""16 warps in a multiprocessor, which 128 registers a thread allow, in machine code before 7.0.
+_WIDE = (TileGeometry(4, 2, 2), TileGeometry(2, 4, 2))
+_TIGHT = (*_WIDE, TileGeometry(2, 2, 4))
+"""Of up to 128 registers in machine code before 7.0: 16 warps in a multiprocessor, of the small blocks 12,
+since its shared memory has room for three. A round of those that is not full costs less."""
 
-That suffices where groups are whole slabs; of groups of 64 inputs, the first alone spills nothing.
-"""
-
-_ROOMY = (TileGeometry(2, 2, 3), TileGeometry(1, 4, 3), TileGeometry(1, 2, 6))
-"""12 warps of 168 registers, with which nothing spills."""
+_LOW = (TileGeometry(1, 4, 3), TileGeometry(1, 2, 6))
+_ROOMY = (TileGeometry(2, 2, 3), *_LOW)
+"""12 warps of up to 168 registers, with which nothing spills."""
 
 _NARROW = (TileGeometry(4, 1, 3), TileGeometry(2, 1, 6))
 """The fewer outputs a block has, the more inputs a thread has on their way, in registers."""
@@ -128,6 +129,7 @@ def plan_linear_tile(
                 ("WARPS_M", geometry.warps_along_rows),
                 ("WARPS_N", geometry.warps_along_outputs),
                 ("MIN_BLOCKS", geometry.min_blocks),
+                ("STORED_TOGETHER", 1 if call.is_gated or call.outputs % 4 else 4),
             ),
         ),
         grid=grid,
@@ -149,8 +151,7 @@ def candidates_linear_tile(
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
     best = _geometries(form, call, chip, inputs)[:_CANDIDATES]
-    tight = (*_TIGHT, _TIGHT_OF_SLABS[0])
-    others = [replace(each, splits=splits) for each in tight for splits in sorted({1, best[0].splits})]
+    others = [replace(each, splits=splits) for each in _WIDE for splits in sorted({1, best[0].splits})]
     # More registers, fewer blocks: for chips that need fewer warps to hide latency.
     others += [replace(best[0], min_blocks=2)]
     fitting = [each for each in dict.fromkeys((*best, *others)) if _fits(each, form, call, chip, inputs)]
@@ -166,9 +167,7 @@ def _geometries(
     tiles: tuple[TileGeometry, ...] = _ROOMY
     # For factors of less, or sums of inputs, a thread of 128 registers has too few.
     if group >= SLAB // 2 and not _has_totals(form):
-        tiles += _NARROW
-        if chip.compute_capability < (7, 0):
-            tiles += _TIGHT + (_TIGHT_OF_SLABS if group == SLAB else ())
+        tiles = (*_TIGHT, *_LOW) if chip.compute_capability < (7, 0) else (*_ROOMY, *_NARROW)
     possible = [
         replace(tile, splits=splits)
         for tile in tiles
@@ -176,7 +175,7 @@ def _geometries(
         for splits in (1, 2, 3, 4, 6, 8, 12, 16)
         if splits == 1 or (slabs >= 2 * splits and _tiles(tile, call) < 4 * chip.multiprocessors)
     ]
-    return sorted(possible, key=lambda each: _modelled_slots(each, slabs, call, chip, inputs))
+    return sorted(possible, key=lambda each: _modelled_slots(each, form, call, chip, inputs))
 
 
 def _fits(
@@ -194,16 +193,34 @@ def _tiles(geometry: TileGeometry, call: LinearCall) -> int:
 
 
 def _modelled_slots(
-    geometry: TileGeometry, slabs: int, call: LinearCall, chip: ChipLimits, inputs: InputForm
+    geometry: TileGeometry,
+    form: SlabbedForm,
+    call: LinearCall,
+    chip: ChipLimits,
+    inputs: InputForm,
 ) -> float:
     """Issue slots of the busiest multiprocessor: a thread's instructions, stretched where warps are few."""
     blocks = -(-_tiles(geometry, call) * geometry.splits // chip.multiprocessors)
     # Products and reads of a plane, its share of inputs, unpacking.
-    per_slab = inputs.planes * (1180 + 20 * 64 / geometry.block_outputs) + 60 * 128 / geometry.block_rows
-    turns = -(-slabs // geometry.splits)
-    per_block = turns * per_slab + 600 + (500 + 100 * geometry.splits if geometry.splits > 1 else 0)
-    resident = min(blocks, geometry.min_blocks) * geometry.warps
-    return blocks * geometry.warps * per_block * max(1.0, 10 / resident) * (1.06 if resident < 16 else 1.0)
+    per_slab = inputs.planes * (1180 + 20 * 64 / geometry.block_outputs) + 40 * 128 / geometry.block_rows
+    turns = -(-call.columns // (SLAB * geometry.splits))
+    per_block = turns * per_slab + 500 + (500 + 100 * geometry.splits if geometry.splits > 1 else 0)
+    by_shared_memory = _SHARED_BYTES // geometry.shared_bytes(form, inputs)
+    rounds, left = divmod(blocks, max(1, min(geometry.min_blocks, by_shared_memory)))
+    resident = (blocks - left) // rounds if rounds else 0
+    whole = rounds * resident * _stretch(resident * geometry.warps)
+    return (whole + left * _stretch(left * geometry.warps)) * geometry.warps * per_block
+
+
+def _stretch(warps: int) -> float:
+    """Of the time that so many warps take together, where they are unevenly spread or too few.
+
+    As the timing model of 6.1 has it; the chips after it have four schedulers, too.
+    """
+    if warps == 0:
+        return 0.0
+    of_busiest = -(-warps // _SCHEDULERS)
+    return of_busiest * _SCHEDULERS / warps * {1: 1.45, 2: 1.08}.get(of_busiest, 1.0)
 
 
 def _weight_group(form: SlabbedForm) -> int:

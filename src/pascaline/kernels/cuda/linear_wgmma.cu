@@ -9,6 +9,7 @@
 //
 // Definitions: those of packed_weight.cuh, matrix_weight.cuh and epilogue.cuh; BLOCK_ROWS, 16, 32, 64 or 128;
 // WARPGROUPS; PRODUCTS, of 64 outputs, that each of them has side by side; STAGES.
+#include "arrivals.cuh"
 #include "epilogue.cuh"
 #include "matrix_weight.cuh"
 #include "warpgroup.cuh"
@@ -68,6 +69,12 @@ struct Stages {
 
     // One thread's: begins to load a slab.
     PASCALINE_INLINE void load(int turn) const {
+        load_codes(turn);
+        load_inputs(turn);
+    }
+
+    // First of the two.
+    PASCALINE_INLINE void load_codes(int turn) const {
         CopyBarrier& barrier = filled[turn % STAGES];
         uint8_t* const stage = place(turn);
         int nbytes = x_bytes;
@@ -81,7 +88,10 @@ struct Stages {
             barrier.copy(stage + segment * SEGMENT_TILES * TILE_BYTES, slab + segment * segment_codes,
                          codes_bytes[segment]);
         }
-        barrier.copy(stage + STAGE_CODES, x + turn * slab_x, x_bytes);
+    }
+
+    PASCALINE_INLINE void load_inputs(int turn) const {
+        filled[turn % STAGES].copy(place(turn) + STAGE_CODES, x + turn * slab_x, x_bytes);
     }
 
     PASCALINE_INLINE void wait_for(int turn) const { filled[turn % STAGES].wait_all(turn / STAGES & 1); }
@@ -111,7 +121,7 @@ PASCALINE_INLINE void multiply(Totals& totals, const Fragments& fragments, const
 
 // Brings the sums of a block's parts together: true in the block of threads that came last, which then has them whole.
 PASCALINE_INLINE bool gather_parts(Totals& totals, const Share& share, float* partial_sums, uint32_t* arrivals) {
-    __shared__ bool is_last;
+    __shared__ uint32_t arrived;
     constexpr int fours = PRODUCTS * ROW_BLOCKS;
     float4* const parts = reinterpret_cast<float4*>(partial_sums) +
                           size_t(share.shared_block) * share.parts * fours * THREADS + threadIdx.x;
@@ -121,23 +131,14 @@ PASCALINE_INLINE bool gather_parts(Totals& totals, const Share& share, float* pa
         const float(&four)[4] = totals[i / ROW_BLOCKS][i % ROW_BLOCKS];
         own[i * THREADS] = make_float4(four[0], four[1], four[2], four[3]);
     }
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        uint32_t* const arrived = arrivals + share.shared_block;
-        is_last = atomicAdd(arrived, 1u) == uint32_t(share.parts - 1);
-        if (is_last) *arrived = 0u;
-    }
-    __syncthreads();
-    if (!is_last) return false;
-    __threadfence();
+    if (!comes_last(arrivals + share.shared_block, share.parts, arrived)) return false;
 #pragma unroll
     for (int i = 0; i < fours; i++) {
         float(&four)[4] = totals[i / ROW_BLOCKS][i % ROW_BLOCKS];
         four[0] = four[1] = four[2] = four[3] = 0.0f;
 #pragma unroll 4
         for (int part = 0; part < share.parts; part++) {
-            const float4 addend = load_written(parts + (size_t(part) * fours + i) * THREADS);
+            const float4 addend = load_fresh(parts + (size_t(part) * fours + i) * THREADS);
             four[0] += addend.x;
             four[1] += addend.y;
             four[2] += addend.z;
@@ -186,8 +187,9 @@ linear_wgmma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integer
         publish_barriers();
     }
     __syncthreads();
+    const int first_turns = min(STAGES, share.slabs);
     if (threadIdx.x == 0) {
-        for (int turn = 0; turn < STAGES && turn < share.slabs; turn++) stages.load(turn);
+        for (int turn = 0; turn < first_turns; turn++) stages.load_codes(turn);
     }
 
     // The warp's tiles: of a block's codes, and of the weight, where those beyond its end are the last again.
@@ -210,6 +212,11 @@ linear_wgmma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integer
     Fragments fragments[2][BATCH_WORDS];
     QuarterNumbers numbers[WARP_TILES];
     load_numbers_of(numbers, share.first_slab);
+    wait_for_launches_before();
+    let_next_launch_begin();
+    if (threadIdx.x == 0) {
+        for (int turn = 0; turn < first_turns; turn++) stages.load_inputs(turn);
+    }
     for (int turn = 0; turn < share.slabs; turn++) {
         stages.wait_for(turn);
         const uint8_t* const stage = stages.place(turn);

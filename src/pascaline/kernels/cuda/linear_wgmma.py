@@ -124,6 +124,7 @@ def plan_linear_wgmma(
             "arrivals": Scratch(4 * max(1, shared), is_zeroed=True),
         },
         geometry=geometry,
+        begins_early=True,
     )
 
 

@@ -139,7 +139,7 @@ class InputStages {
             const int stored = first + i;
             const int feature = inputs_ != nullptr ? load_constant(inputs_ + stored) : stored < columns_ ? stored : -1;
             const bool is_there = row < block_rows_ && feature >= 0;
-            values[i] = is_there ? Number::widen(load_constant(x_ + size_t(row) * columns_ + feature)) : 0.0f;
+            values[i] = is_there ? Number::widen(load_handed_on(x_ + size_t(row) * columns_ + feature)) : 0.0f;
         }
         return make_uint4(pair_of(values[0], values[1]), pair_of(values[2], values[3]), pair_of(values[4], values[5]),
                           pair_of(values[6], values[7]));

@@ -9,7 +9,8 @@ constexpr int PIECE = 8;
 PASCALINE_INLINE uint32_t bits_of(float value) { return float_to_bits(value); }
 PASCALINE_INLINE uint32_t bits_of(uint16_t value) { return value; }
 
-template <int type>
+// IS_AHEAD: whole pieces are loaded where it is written that they are.
+template <int type, bool IS_AHEAD = false>
 struct Piece {
     using Stored = typename Element<type>::Stored;
     static constexpr int NUMBERS_PER_WORD = type == FP32 ? 1 : 2;
@@ -21,14 +22,15 @@ struct Piece {
 #pragma unroll
             for (int part = 0; part < PIECE / NUMBERS_PER_WORD / 4; part++) {
                 uint4 four = make_uint4(0, 0, 0, 0);
-                if (first < columns) four = load_constant(reinterpret_cast<const uint4*>(row + first) + part);
+                const uint4* place = reinterpret_cast<const uint4*>(row + first) + part;
+                if (first < columns) four = IS_AHEAD ? load_ahead(place) : load_handed_on(place);
                 words[4 * part] = four.x;
                 words[4 * part + 1] = four.y;
                 words[4 * part + 2] = four.z;
                 words[4 * part + 3] = four.w;
             }
         } else {
-            put([&](int i) { return first + i < columns ? bits_of(load_constant(row + first + i)) : 0u; });
+            put([&](int i) { return first + i < columns ? bits_of(load_handed_on(row + first + i)) : 0u; });
         }
     }
 
@@ -36,7 +38,7 @@ struct Piece {
     PASCALINE_INLINE void gather(const Stored* row, const int32_t* indices) {
         put([&](int i) {
             const int32_t index = load_constant(indices + i);
-            return index >= 0 ? bits_of(load_constant(row + index)) : 0u;
+            return index >= 0 ? bits_of(load_handed_on(row + index)) : 0u;
         });
     }
 

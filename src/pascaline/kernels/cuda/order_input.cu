@@ -8,8 +8,8 @@
 // A thread takes a word of a row's slab. Definitions: INPUT_TYPE; HAS_PERMUTATION: column c is input `inputs[c]`;
 // IS_WHOLE: x has fp16 numbers in the weight's order, and whole words of them at multiples of 8 bytes.
 #include "number_pairs.cuh"
+#include "slab.cuh"
 
-constexpr int SLAB = 128, QUARTER = 32, WORDS = 8;  // as packed_weight.cuh has them
 using InputElement = Element<INPUT_TYPE>;
 
 // Small blocks: few rows are to reach all multiprocessors.
@@ -18,6 +18,8 @@ constexpr int THREADS = 64, BLOCK_ROWS = 8;
 extern "C" __global__ void __launch_bounds__(THREADS)
 order_input(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint4* __restrict__ ordered, int rows,
             int columns, int row_blocks) {
+    let_next_launch_begin();
+    wait_for_launches_before();
     // Rows of a block follow one another in what is written.
     const int row_in_block = threadIdx.x % BLOCK_ROWS, word = threadIdx.x / BLOCK_ROWS;
     const int block = blockIdx.x;
@@ -27,7 +29,7 @@ order_input(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint
     const auto input_of = [&](int stored) {
         if (row >= rows || stored >= columns) return 0.0f;
         const int input = HAS_PERMUTATION ? load_constant(inputs + stored) : stored;
-        return input < 0 ? 0.0f : InputElement::widen(load_constant(own + input));
+        return input < 0 ? 0.0f : InputElement::widen(load_handed_on(own + input));
     };
     uint32_t pairs[2][4];
 #pragma unroll
@@ -35,7 +37,7 @@ order_input(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint
         const int first = slab * SLAB + quarter * QUARTER + word * 4;
         if constexpr (IS_WHOLE) {
             const bool is_there = row < rows && first < columns;
-            const uint2 four = is_there ? load_constant(reinterpret_cast<const uint2*>(own + first)) : make_uint2(0, 0);
+            const uint2 four = is_there ? load_handed_on(reinterpret_cast<const uint2*>(own + first)) : make_uint2(0, 0);
             pairs[0][quarter] = four.x;
             pairs[1][quarter] = four.y;
         } else {

@@ -34,4 +34,5 @@ def plan_order_input(rows: int, columns: int, dtype: torch.dtype, *, is_permuted
         grid=(slabs * row_blocks, 1, 1),
         block=(_BLOCK_ROWS * _WORDS, 1, 1),
         arguments=("x", "inputs", "ordered", Integer(rows), Integer(columns), Integer(row_blocks)),
+        begins_early=True,
     )

@@ -12,7 +12,9 @@ struct PairCodes {
 // `lane`: as load_codes takes it.
 PASCALINE_INLINE PairCodes load_pair_codes(const PackedWeight& weight, int slab, int tile, int lane,
                                            int piece) {
-    const uint8_t* place = codes_place(weight, slab, tile, 0);
+    // An index of 32 bits: tiles are less than 2^32 in all weights of less than 2^42 numbers.
+    const uint32_t index = uint32_t(slab) * (uint32_t(weight.padded_outputs) / TILE_OUTPUTS) + tile;
+    const uint8_t* place = weight.codes + size_t(index) * TILE_BYTES;
     PairCodes codes;
     if constexpr (BITS >= 4) {
 #pragma unroll

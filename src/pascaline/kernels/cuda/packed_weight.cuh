@@ -10,8 +10,7 @@
 // TABLE_3.
 #pragma once
 #include "platform.cuh"
-
-constexpr int SLAB = 128, QUARTER = 32, TILE_OUTPUTS = 8, WORDS = 8;
+#include "slab.cuh"
 
 constexpr int NO_INTEGERS = 0;
 constexpr int SCALE_8 = 1;         // one signed byte
@@ -136,6 +135,59 @@ PASCALINE_INLINE uint2 look_up_word(uint32_t codes, uint32_t zero) {
                       upper_halves));
 }
 
+// A table in two halves of which a look-up in each adds up to the entry: a permutation answers a code of the other half
+// with the sign, 0 or -1, of what is at its place, and that is taken off the other half's entry.
+struct TableHalves {
+    int first, second;  // the entries of a code below 8 and of the same plus 8
+    bool are_there;
+};
+
+PASCALINE_INLINE constexpr int table_entry(int code) { return int8_t(TABLE[code / 4] >> (8 * (code % 4))); }
+
+PASCALINE_INLINE constexpr TableHalves table_halves(int code) {
+    for (int first_sign = 0; first_sign >= -1; first_sign--) {
+        for (int second_sign = 0; second_sign >= -1; second_sign--) {
+            const int first = table_entry(code) - second_sign, second = table_entry(code + 8) - first_sign;
+            if ((first < 0) == (first_sign < 0) && (second < 0) == (second_sign < 0) && first < 128 && second < 128) {
+                return {first, second, true};
+            }
+        }
+    }
+    return {0, 0, false};
+}
+
+// Four entries of a half, from `code` on.
+PASCALINE_INLINE constexpr uint32_t half_word(int code, bool is_second) {
+    uint32_t word = 0;
+    for (int i = 3; i >= 0; i--) {
+        const TableHalves halves = table_halves(code + i);
+        word = word << 8 | uint8_t(is_second ? halves.second : halves.first);
+    }
+    return word;
+}
+
+// Not where an entry of 127 needs an addend of 128.
+PASCALINE_INLINE constexpr bool table_has_halves() {
+    for (int code = 0; code < 8; code++) {
+        if (!table_halves(code).are_there) return false;
+    }
+    return true;
+}
+
+// Addends of all eight nibbles of `codes`, in order, in seven instructions; see `look_up_word`.
+struct TableAddends {
+    uint32_t first[2], second[2];
+};
+
+PASCALINE_INLINE TableAddends look_up_addends(uint32_t codes, uint32_t zero) {
+    constexpr uint32_t first_low = half_word(0, false), first_high = half_word(4, false);
+    constexpr uint32_t second_low = half_word(0, true), second_high = half_word(4, true);
+    const uint32_t others = codes ^ 0x88888888u;
+    const uint32_t first = first_low ^ zero, second = second_low ^ zero;
+    return {{permute_bytes(first, first_high, codes), permute_bytes(first, first_high, upper_half(codes))},
+            {permute_bytes(second, second_high, others), permute_bytes(second, second_high, upper_half(others))}};
+}
+
 // Word `word` of all that `look_up_word` makes of the lane's code words.
 PASCALINE_INLINE uint32_t paired_word(const QuarterCodes& codes, int word) {
     return look_up_nibbles(codes.words[word / 2 % BITS] >> (16 * (word & 1)));
@@ -209,7 +261,8 @@ PASCALINE_INLINE NumberPlace number_place(const PackedWeight& weight, int slab, 
     place.integers = weight.integers + size_t(field) * NumberPlace::INTEGERS_BYTES;
     place.integers_high = weight.integers_high + ((slab >> 1) * outputs + output) * 4 + quarter;
     place.integers_shift = 4 * (slab & 1);
-    const uint32_t pair = (row * (outputs / 2) + (output >> 1)) * SCALES_PER_SLAB + entry;
+    const uint32_t pair = SCALES_PER_SLAB == 1 ? index >> 1  // outputs are even
+                                               : (row * (outputs / 2) + (output >> 1)) * SCALES_PER_SLAB + entry;
     place.zero = weight.zeros + (ZERO_BITS == 4 ? pair : index);
     place.zero_shift = ZERO_BITS == 4 ? 4 * (output & 1) : 0;
     return place;

@@ -8,6 +8,8 @@ constexpr int WARPS = 8;
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 quantise_input(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint32_t* __restrict__ codes,
                float* __restrict__ scales, int32_t* __restrict__ sums, int rows, int columns, int slabs) {
+    let_next_launch_begin();
+    wait_for_launches_before();
     const int lane = threadIdx.x & 31;
     // Warps take the slabs of a row one after another: their reads are neighbours.
     const int item = blockIdx.x * WARPS + (threadIdx.x >> 5);

@@ -86,4 +86,5 @@ def plan_quantise_input(
             *("x", "inputs", *QUANTISED_BUFFERS),
             *map(Integer, (rows, columns, slabs)),
         ),
+        begins_early=True,
     )

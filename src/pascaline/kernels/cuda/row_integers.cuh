@@ -44,13 +44,13 @@ class StagedPart {
             const auto* words = reinterpret_cast<const uint32_t*>(input.codes);
             const auto* fours =
                 reinterpret_cast<const uint4*>(words + input.word_index(slab, row, plane, 8 * quarter));
-            first = load_constant(fours);
-            second = load_constant(fours + 1);
+            first = load_handed_on(fours);
+            second = load_handed_on(fours + 1);
         }
         if (number_stage < STAGE_SLABS && number_slab < slabs && number_row < input.rows) {
             const size_t place = (size_t(number_slab) * input.rows + number_row) * 4 + quarter;
-            scale = load_constant(input.scales + place);
-            sums = load_constant(reinterpret_cast<const int2*>(input.sums) + place);
+            scale = load_handed_on(input.scales + place);
+            sums = load_handed_on(reinterpret_cast<const int2*>(input.sums) + place);
         }
     }
 

@@ -2,6 +2,7 @@
 //
 // Definitions: those of packed_weight.cuh and epilogue.cuh; ROWS; TILES; WARPS; K_WARPS.
 #pragma once
+#include "arrivals.cuh"
 #include "epilogue.cuh"
 #include "packed_weight.cuh"
 
@@ -129,14 +130,8 @@ PASCALINE_INLINE bool gather_parts(float (&totals)[OWN_ROWS], const Share& share
     float* const own = part_of(blockIdx.x);
 #pragma unroll
     for (int i = 0; i < OWN_ROWS; i++) own[i * THREADS] = totals[i];
-    __threadfence();
     const int first = share.block_of(first_step), last = share.block_of(first_step + group_steps - 1);
-    __syncthreads();
-    if (threadIdx.x == 0) arrived = atomicAdd(arrivals + group, 1u);
-    __syncthreads();
-    if (arrived != uint32_t(last - first)) return false;
-    __threadfence();
-    if (threadIdx.x == 0) arrivals[group] = 0;
+    if (!comes_last(arrivals + group, last - first + 1, arrived)) return false;
 #pragma unroll
     for (int i = 0; i < OWN_ROWS; i++) totals[i] = 0.0f;
 #pragma unroll 2

@@ -11,10 +11,7 @@ import torch
 from pascaline.core.errors import CudaError
 from pascaline.kernels.cuda.recipe import Described, Recipe
 from pascaline.kernels.cuda.specialisation import LaunchPlan
-
-_ALIGNMENT_BYTES = 256
-_HEADROOM = 1.25
-"""Of what is reserved: between two steps of rows a way may be chosen that is chosen at neither."""
+from pascaline.workload.limits import BUFFER_ALIGNMENT_BYTES
 
 Use = Literal["scratch", "zeros", "handed on"]
 
@@ -48,7 +45,7 @@ class ScratchMemory:
                     most[use] = max(most[use], _beside_bytes(sizes))
         for use, nbytes in most.items():
             if nbytes:
-                self._at_least(use, int(nbytes * _HEADROOM))
+                self._at_least(use, nbytes)
 
     def addresses(self, plan: LaunchPlan) -> dict[str, int]:
         """Where the scratch buffers of a launch lie, beside each other.
@@ -111,4 +108,4 @@ def _beside_bytes(sizes: Mapping[str, int]) -> int:
 
 
 def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+    return -(-nbytes // BUFFER_ALIGNMENT_BYTES) * BUFFER_ALIGNMENT_BYTES

@@ -5,6 +5,7 @@
 #pragma once
 #include "platform.cuh"
 #include "quantised_input.cuh"
+#include "slab.cuh"
 
 using InputElement = Element<INPUT_TYPE>;
 
@@ -19,24 +20,24 @@ PASCALINE_INLINE uint32_t input_bits(uint16_t value) { return value; }
 // `x` is the row's first input; `inputs` gives each stored input's index, negative for padding.
 PASCALINE_INLINE LoadedInputs load_inputs(const void* x, const int32_t* inputs, int slab, int columns, int lane) {
     const auto* row = static_cast<const InputElement::Stored*>(x);
-    const int first = 128 * slab + 4 * lane;
+    const int first = SLAB * slab + 4 * lane;
     LoadedInputs loaded;
     if constexpr (HAS_PERMUTATION) {
         const int4 index = load_constant(reinterpret_cast<const int4*>(inputs + first));
-        loaded.words[0] = index.x < 0 ? 0u : input_bits(load_constant(row + index.x));
-        loaded.words[1] = index.y < 0 ? 0u : input_bits(load_constant(row + index.y));
-        loaded.words[2] = index.z < 0 ? 0u : input_bits(load_constant(row + index.z));
-        loaded.words[3] = index.w < 0 ? 0u : input_bits(load_constant(row + index.w));
+        loaded.words[0] = index.x < 0 ? 0u : input_bits(load_handed_on(row + index.x));
+        loaded.words[1] = index.y < 0 ? 0u : input_bits(load_handed_on(row + index.y));
+        loaded.words[2] = index.z < 0 ? 0u : input_bits(load_handed_on(row + index.z));
+        loaded.words[3] = index.w < 0 ? 0u : input_bits(load_handed_on(row + index.w));
     } else if (columns % 4 == 0) {  // every row is aligned
         if (first < columns) {
             if constexpr (INPUT_TYPE == FP32) {
-                const uint4 four = load_constant(reinterpret_cast<const uint4*>(row + first));
+                const uint4 four = load_handed_on(reinterpret_cast<const uint4*>(row + first));
                 loaded.words[0] = four.x;
                 loaded.words[1] = four.y;
                 loaded.words[2] = four.z;
                 loaded.words[3] = four.w;
             } else {
-                const uint2 four = load_constant(reinterpret_cast<const uint2*>(row + first));
+                const uint2 four = load_handed_on(reinterpret_cast<const uint2*>(row + first));
                 loaded.words[0] = four.x;
                 loaded.words[1] = four.y;
             }
@@ -47,7 +48,7 @@ PASCALINE_INLINE LoadedInputs load_inputs(const void* x, const int32_t* inputs, 
     } else {
         uint32_t four[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) four[i] = first + i < columns ? input_bits(load_constant(row + first + i)) : 0u;
+        for (int i = 0; i < 4; i++) four[i] = first + i < columns ? input_bits(load_handed_on(row + first + i)) : 0u;
         if constexpr (INPUT_TYPE == FP32) {
 #pragma unroll
             for (int i = 0; i < 4; i++) loaded.words[i] = four[i];

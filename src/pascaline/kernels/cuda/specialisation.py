@@ -72,6 +72,8 @@ class LaunchPlan:
     shared_bytes : dynamic shared memory a block.
     arguments : in the kernel's order.
     scratch : buffers among the arguments that the launch brings itself, by their names.
+    begins_early : on chips that overlap launches it may begin while those before it end: the kernel itself
+        waits for these before it reads what they wrote, and before it writes. Weights it reads earlier.
     geometry : what was chosen freely, a value of the kernel's own: launches for other rows take it over, so
         that they run the same machine code.
     """
@@ -83,6 +85,12 @@ class LaunchPlan:
     shared_bytes: int = 0
     scratch: Mapping[str, Scratch] = field(default_factory=dict)
     geometry: object = None
+    begins_early: bool = False
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Of all buffers that the launch brings itself."""
+        return sum(each.nbytes for each in self.scratch.values())
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ class ChipLimits:
     compute_capability: tuple[int, int]
     multiprocessors: int
     shared_bytes_per_block: int = 48 << 10
+
+    @property
+    def overlaps_launches(self) -> bool:
+        """Whether a launch may begin before the one before it is done."""
+        return self.compute_capability >= (9, 0)
 
     @property
     def architecture(self) -> str:

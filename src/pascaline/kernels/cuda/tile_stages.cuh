@@ -21,14 +21,19 @@ constexpr bool IS_SHIFTED = BITS == 4 && !HAS_TABLE && ZERO == 8 && ZERO_BITS ==
 
 constexpr int SLAB_WORDS = SLAB / 4, HALF_WORDS = SLAB_WORDS / 2, GROUP_WORDS = GROUP / 4;
 constexpr int INPUT_LOADS = (BLOCK_ROWS * (HALF_WORDS / 4) + THREADS - 1) / THREADS;
+// Quarters of an output go to neighbouring threads, pairs of them at least, which are 32 bytes of 4-bit codes;
+// a thread has QUARTER_LOADS of each of its outputs.
+constexpr int QUARTERS_AT_ONCE = WARPS_M < 4 ? 2 : 4, QUARTER_LOADS = 4 / QUARTERS_AT_ONCE;
 constexpr int WEIGHT_LOADS = (BLOCK_OUTPUTS * 4 + THREADS - 1) / THREADS;
 constexpr uint32_t START = 0x4B400000u;  // 1.5 * 2^23
 constexpr float START_VALUE = 12582912.0f;
 
-// Where a word of row or output 0 lies. A warp stores four pieces of each of eight rows at once: the 8 words
-// of padding between pieces make that all banks.
+// Where a word of row or output 0 lies. A warp stores four pieces of each of eight rows at once, and two or four
+// quarters of each of 16 or 8 outputs: the words of padding between them make that all banks.
 PASCALINE_INLINE constexpr int input_place(int word) { return word * BLOCK_ROWS + word / 4 * 8; }
-PASCALINE_INLINE constexpr int weight_place(int word) { return word * BLOCK_OUTPUTS + word / WORDS * 8; }
+PASCALINE_INLINE constexpr int weight_place(int word) {
+    return word * BLOCK_OUTPUTS + word / WORDS * (32 / QUARTERS_AT_ONCE);
+}
 
 // The totals are an input's scale times the sum of its integers.
 struct SharedSlab {
@@ -59,8 +64,8 @@ PASCALINE_INLINE int output_place(int local) {
 
 // The block's rows of half a slab of one plane: this thread's 16 inputs of INPUT_LOADS rows.
 struct InputStage {
-    const uint4* place;       // of its first row, in the plane that comes next
-    int further[INPUT_LOADS];  // from there to the row of each part
+    const uint8_t* place;           // of its first row, in the plane that comes next
+    uint32_t further[INPUT_LOADS];  // bytes from there to the row of each part
     uint4 parts[INPUT_LOADS];
 
     static constexpr int PIECES = HALF_WORDS / 4;
@@ -68,11 +73,11 @@ struct InputStage {
 
     PASCALINE_INLINE InputStage(const QuantisedInput& input, int slab) {
         const int first = row_of(0, input.rows);
-        place = reinterpret_cast<const uint4*>(input.codes) +
-                (size_t(slab) * input.rows + first) * (PLANES * 2 * PIECES) + threadIdx.x % PIECES;
+        place = reinterpret_cast<const uint8_t*>(input.codes) +
+                size_t(uint32_t(slab) * input.rows + first) * (PLANES * SLAB) + threadIdx.x % PIECES * sizeof(uint4);
 #pragma unroll
         for (int part = 0; part < INPUT_LOADS; part++) {
-            further[part] = (row_of(part, input.rows) - first) * (PLANES * 2 * PIECES);
+            further[part] = uint32_t(row_of(part, input.rows) - first) * (PLANES * SLAB);
         }
     }
 
@@ -81,7 +86,7 @@ struct InputStage {
 #pragma unroll
         for (int part = 0; part < INPUT_LOADS; part++) {
             if (!IS_FULL && local(part) >= BLOCK_ROWS) return;
-            parts[part] = load_constant(place + further[part] + half * PIECES);
+            parts[part] = load_constant(reinterpret_cast<const uint4*>(place + further[part]) + half * PIECES);
         }
     }
 
@@ -89,7 +94,7 @@ struct InputStage {
 #pragma unroll
         for (int part = 0; part < INPUT_LOADS; part++) {
             if (!IS_FULL && local(part) >= BLOCK_ROWS) return;
-            uint32_t* words = shared.words + input_place(4 * int(threadIdx.x % PIECES)) + local(part);
+            uint32_t* words = shared.words + input_place(4 * (threadIdx.x % PIECES)) + local(part);
             words[0] = parts[part].x;
             words[BLOCK_ROWS] = parts[part].y;
             words[2 * BLOCK_ROWS] = parts[part].z;
@@ -98,65 +103,76 @@ struct InputStage {
     }
 
   private:
-    static PASCALINE_INLINE int local(int part) { return (int(threadIdx.x) + part * THREADS) / PIECES; }
+    static PASCALINE_INLINE int local(int part) { return threadIdx.x / PIECES + part * (THREADS / PIECES); }
     static PASCALINE_INLINE int row_of(int part, int rows) {
         return min(int(blockIdx.x) * BLOCK_ROWS + local(part), rows - 1);
     }
 };
 
-// The block's weights of a slab: this thread's quarter of WEIGHT_LOADS outputs, packed, with its numbers.
+// The block's weights of a slab: WEIGHT_LOADS quarters of this thread, packed, with their numbers. Those of an
+// output lie at constant distances. Half of them are on their way at a time.
 struct WeightStage {
     const PackedWeight weight;
     const int outputs;
-    const uint8_t* place;  // of its first tile's codes
+    const uint8_t* place;  // of its first quarter's codes
     QuarterCodes codes[WEIGHT_LOADS];
     QuarterNumbers numbers[WEIGHT_LOADS];
 
-    static constexpr bool IS_FULL = BLOCK_OUTPUTS * 4 % THREADS == 0;
+    static constexpr bool IS_FULL = BLOCK_OUTPUTS * QUARTERS_AT_ONCE >= THREADS;
 
     PASCALINE_INLINE WeightStage(const PackedWeight& packed, int all_outputs, int slab)
         : weight(packed), outputs(all_outputs) {
-        place = codes_place(weight, slab, tile_of(0), lane());
+        place = codes_place(weight, slab, output(0) / TILE_OUTPUTS, lane(0));
     }
 
+    // The first or the second half of the quarters; one alone is in the second.
+    template <int half>
     PASCALINE_INLINE void load(int slab) {
+        if (!IS_FULL && local(0) >= BLOCK_OUTPUTS) return;
 #pragma unroll
-        for (int part = 0; part < WEIGHT_LOADS; part++) {
-            if (!IS_FULL && local(part) >= BLOCK_OUTPUTS) return;
-            codes[part] = load_codes(place + (tile_of(part) - tile_of(0)) * TILE_BYTES, lane());
-            const int output = tile_of(part) * TILE_OUTPUTS + lane() / 4;
-            numbers[part] = load_numbers(weight, slab, output, lane() % 4);
+        for (int part = first_part(half); part < first_part(half + 1); part++) {
+            const uint8_t* own = place + (output(part) / TILE_OUTPUTS - output(0) / TILE_OUTPUTS) * TILE_BYTES;
+            codes[part] = load_codes(own + (lane(part) - lane(0)) * LANE_BYTES, lane(part));
+            numbers[part] = load_numbers(weight, slab, output(part), quarter(part));
         }
     }
 
-    PASCALINE_INLINE void advance() { place += weight.padded_outputs / TILE_OUTPUTS * TILE_BYTES; }
+    PASCALINE_INLINE void advance() { place += uint32_t(weight.padded_outputs) / TILE_OUTPUTS * TILE_BYTES; }
 
+    template <int half>
     PASCALINE_INLINE void store(SharedSlab& shared, int slab) {
+        if (!IS_FULL && local(0) >= BLOCK_OUTPUTS) return;
 #pragma unroll
-        for (int part = 0; part < WEIGHT_LOADS; part++) {
-            if (!IS_FULL && local(part) >= BLOCK_OUTPUTS) return;
+        for (int part = first_part(half); part < first_part(half + 1); part++) {
             // What is known again is not kept: in sm_61's code, one register too many costs the allocator its
             // choice of banks for the sums, and the kernel a fifth of its speed.
             numbers[part].integers_shift = 4 * (slab & 1);
-            if (ZERO_BITS == 4 && (lane() & 4)) numbers[part].zero >>= 4;
+            if (ZERO_BITS == 4 && (local(part) & 1)) numbers[part].zero >>= 4;
             numbers[part].zero_shift = 0;
             const QuarterFactors factors = factors_of(numbers[part]);
-            const int quarter = lane() % 4, column = output_place(local(part));
-            uint32_t* words = shared.weights + weight_place(WORDS * quarter) + column;
+            const int column = output_place(local(part));
+            uint32_t* words = shared.weights + weight_place(WORDS * quarter(part)) + column;
 #pragma unroll
             for (int word = 0; word < WORDS; word++) {
                 words[word * BLOCK_OUTPUTS] = signed_word(codes[part], word, factors.zero);
             }
-            store_factors(shared, factors, column, quarter);
+            store_factors(shared, factors, column, quarter(part));
         }
     }
 
   private:
-    static PASCALINE_INLINE int lane() { return threadIdx.x & 31; }
-    static PASCALINE_INLINE int local(int part) { return (int(threadIdx.x) + part * THREADS) / 4; }
-    PASCALINE_INLINE int tile_of(int part) const {
-        return min(output_of(local(part), outputs), weight.padded_outputs - 1) / TILE_OUTPUTS;
+    static PASCALINE_INLINE constexpr int first_part(int half) { return half * WEIGHT_LOADS / 2; }
+    // Unsigned, so that the compiler sees what is constant in these.
+    static PASCALINE_INLINE int local(int part) {
+        return threadIdx.x / QUARTERS_AT_ONCE + part / QUARTER_LOADS * (THREADS / QUARTERS_AT_ONCE);
     }
+    static PASCALINE_INLINE int quarter(int part) {
+        return threadIdx.x % QUARTERS_AT_ONCE + part % QUARTER_LOADS * QUARTERS_AT_ONCE;
+    }
+    PASCALINE_INLINE int output(int part) const {
+        return min(output_of(local(part), outputs), weight.padded_outputs - 1);
+    }
+    PASCALINE_INLINE int lane(int part) const { return output(part) % TILE_OUTPUTS * 4 + quarter(part); }
 
     // Four codes less their zero, as signed bytes.
     static PASCALINE_INLINE uint32_t signed_word(const QuarterCodes& codes, int word, int32_t zero) {
@@ -197,13 +213,17 @@ struct InputNumberStage {
     static constexpr int SHARES = OWN_GROUPS < THREADS_PER_ROW ? OWN_GROUPS : THREADS_PER_ROW;
     static constexpr int OWN = OWN_GROUPS / SHARES, OWN_SUMS = 8 / SHARES;
 
+    uint32_t index;  // of the row in the slab that comes next
     float scales[OWN];
     int32_t sums[HAS_TOTALS ? OWN_SUMS : 1];
 
-    PASCALINE_INLINE void load(const QuantisedInput& input, int slab) {
+    PASCALINE_INLINE InputNumberStage(const QuantisedInput& input, int slab) {
+        index = uint32_t(slab) * input.rows + min(int(blockIdx.x) * BLOCK_ROWS + local_row(), input.rows - 1);
+    }
+
+    // The next slab's.
+    PASCALINE_INLINE void load(const QuantisedInput& input) {
         if (share() >= SHARES) return;
-        const int row = min(int(blockIdx.x) * BLOCK_ROWS + local_row(), input.rows - 1);
-        const uint32_t index = uint32_t(slab) * input.rows + row;
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             scales[i] = load_constant(input.scales + size_t(index) * 4 + input_group(i) * (4 / INPUT_GROUPS));
@@ -214,6 +234,7 @@ struct InputNumberStage {
                 sums[i] = load_constant(input.sums + size_t(index) * 8 + share() * OWN_SUMS + i);
             }
         }
+        index += input.rows;
     }
 
     PASCALINE_INLINE void store(SharedSlab& shared) const {
@@ -234,7 +255,7 @@ struct InputNumberStage {
     }
 
   private:
-    static PASCALINE_INLINE int local_row() { return int(threadIdx.x) / THREADS_PER_ROW; }
-    static PASCALINE_INLINE int share() { return int(threadIdx.x) % THREADS_PER_ROW; }
+    static PASCALINE_INLINE int local_row() { return threadIdx.x / THREADS_PER_ROW; }
+    static PASCALINE_INLINE int share() { return threadIdx.x % THREADS_PER_ROW; }
     static PASCALINE_INLINE int input_group(int i) { return (share() * OWN + i) * INPUT_GROUPS / OWN_GROUPS; }
 };

@@ -7,6 +7,7 @@ passed over. Files that come with the package are read first; what was found on 
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -21,8 +22,9 @@ from pascaline.core.env import cache_dir
 from pascaline.core.errors import ConfigError
 from pascaline.core.files import write_atomically
 from pascaline.kernels.cuda.compiler import source_of
-from pascaline.kernels.cuda.linear_product import Product
+from pascaline.kernels.cuda.linear_product import Product, row_step
 from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.weights.slabbed import SlabbedForm
 
 SCHEMA = 1
 SHIPPED = Path(__file__).parent / "tuned"
@@ -98,15 +100,16 @@ def file_name(card: str) -> str:
 
 
 def _key(way: LinearWay, product: Product) -> Key:
-    call = product.stepped().call
-    return way.name, _stored(product), call.outputs, call.columns, call.rows
+    call = product.call
+    return way.name, _described(product.stored), call.outputs, call.columns, row_step(call.rows)
 
 
-def _stored(product: Product) -> str:
+@functools.lru_cache(maxsize=256)
+def _described(stored: SlabbedForm | torch.dtype) -> str:
     """ "float16", or the definitions of a form in slabs that are not 0."""
-    if isinstance(product.stored, torch.dtype):
-        return str(product.stored).removeprefix("torch.")
-    definitions = product.stored.definitions
+    if isinstance(stored, torch.dtype):
+        return str(stored).removeprefix("torch.")
+    definitions = stored.definitions
     return " ".join(f"{name}={value}" for name, value in definitions if value and not _is_entry(name))
 
 

@@ -3,7 +3,6 @@
 // Definitions: those of epilogue.cuh; STORED_TOGETHER: 4 if y's rows are multiples of 4 numbers, else 1.
 #pragma once
 #include "epilogue.cuh"
-#include "number_pairs.cuh"
 
 static_assert(STORED_TOGETHER == 1 || STORED_TOGETHER == 4, "a row of y is stored in fours or one by one");
 
