@@ -1,4 +1,4 @@
-"""CUDA C++ compiled for sm_61 and executed by the emulator."""
+"""CUDA C++ compiled for sm_61, or a chip whose code is as its, and executed by the emulator."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def run(
     scratch: Mapping[str, Scratch] | None = None,
     options: Sequence[str] = (),
     most_steps: int = 200_000,
+    architecture: str = "sm_61",
 ) -> Counts:
     """Launch the kernel `kernel` of `source`."""
     plan = LaunchPlan(
@@ -37,7 +38,7 @@ def run(
         shared_bytes,
         scratch or {},
     )
-    return run_plan(plan, buffers, compiled(source, "sm_61", *options), most_steps=most_steps)
+    return run_plan(plan, buffers, compiled(source, architecture, *options), most_steps=most_steps)
 
 
 def elementwise(

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import differing, elementwise
-from machine_code_cases import needs_nvrtc
+from emulated import differing, elementwise, run
+from emulator.step import UnknownInstructionError
+from machine_code_cases import code_of, needs_nvrtc
 
 pytestmark = [needs_nvrtc, pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")]
 
@@ -291,3 +292,34 @@ def test_exponentials_and_logarithms_are_near() -> None:
     ):
         unit = np.spacing(np.abs(exact).astype(np.float32)).astype(np.float64)
         assert np.max(np.abs(seen.view(np.float32) - exact) / unit) <= 2
+
+
+WIDENED = """
+extern "C" __global__ void kernel(const unsigned* x, float* y) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x, pair = x[i];
+    float low, high;
+    asm("{ .reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
+        : "=f"(low), "=f"(high) : "r"(pair));
+    y[2 * i] = low;
+    y[2 * i + 1] = high;
+}"""
+
+
+def test_halves_of_6_0_widen_to_what_they_are() -> None:
+    """There by HADD2.F32, of either half of a register; all 65536 of them."""
+    assert sum(each.opcode == "HADD2.F32" for each in code_of(WIDENED, "sm_60").instructions) == 2
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    widened = np.zeros(halves.size, np.float32)
+    buffers = {"x": halves.view(np.uint32), "y": widened}
+    run(WIDENED, (512, 1, 1), (64, 1, 1), buffers, ("x", "y"), architecture="sm_60")
+    expected = halves.view(np.float16).astype(np.float32)
+    is_number = ~np.isnan(expected)
+    np.testing.assert_array_equal(widened.view(np.uint32)[is_number], expected.view(np.uint32)[is_number])
+    assert np.isnan(widened[~is_number]).all()
+
+
+def test_sums_of_halves_are_refused() -> None:
+    source = WIDENED.replace("cvt.f32.f16 %0, a;", "add.f16 a, a, b; cvt.f32.f16 %0, a;")
+    buffers = {"x": np.zeros(32, np.uint32), "y": np.zeros(64, np.float32)}
+    with pytest.raises(UnknownInstructionError, match="HADD2"):
+        run(source, (1, 1, 1), (32, 1, 1), buffers, ("x", "y"), architecture="sm_60")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pascaline.hardware.architectures import capability_numbers
 from pascaline.hardware.gpus import find_gpu
-from pascaline.kernels import KERNELS, OPS, Chip, Policy
+from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
 from pascaline.kernels.cuda.linear_product import ROW_STEPS, product_of
 from pascaline.kernels.cuda.linear_runner import recipe_of
 from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
 from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.likeness import likeness
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.kernels.policy import Arithmetic, Decision
 from pascaline.weights import Dense, Packed, Slabbed, Weight
@@ -151,6 +153,41 @@ def test_views_and_other_numbers_are_left_to_torch() -> None:
         for rows in (2, 100):
             assert decided(HOPPER, Dense(tensor), rows).kernel.name == "torch.linear"
     assert decided(HOPPER, Dense(torch.zeros(64, 64, dtype=torch.float64)), 2).kernel.name == "torch.linear"
+
+
+def test_layers_that_are_alike_are_decided_on_once() -> None:
+    launcher = Launcher(Policy(Chip(torch.device("cpu")), KERNELS, "fp32"))
+    weights = [Dense(torch.ones(3, 2)), Dense(torch.ones(3, 2)), Dense(torch.ones(2, 3).t())]
+    for layer, weight in enumerate(weights):
+        for rows in (1, 4):
+            launcher(LINEAR, f"layers.{layer}", torch.ones(rows, 2), weight, None)
+    first, second, view = (launcher.decisions[f"layers.{layer}", "linear"] for layer in range(3))
+    assert first is second
+    assert first is not view
+
+
+def test_what_kernels_look_at_makes_operands_unlike() -> None:
+    slabbed = in_slabs_of("Q4_0", 64, 512)
+    held = torch.zeros(64 * 512 + 8, dtype=torch.float16)
+    unlike = [
+        None,
+        torch.zeros(64, 512),
+        torch.zeros(64, 512, dtype=torch.float16),
+        slabbed,
+        in_slabs_of("Q4_0", 64, 1024),
+        in_slabs_of("Q4_1", 64, 512),
+        replace(slabbed, inputs=torch.zeros(512, dtype=torch.int32)),
+        *(
+            random_packed(PACKED_FORMS[each], 64, 512, torch.Generator().manual_seed(0))
+            for each in ("Q4_0", "Q8_0")
+        ),
+        Dense(held[: 64 * 512].view(64, 512)),
+        Dense(held[1 : 64 * 512 + 1].view(64, 512)),
+        Dense(torch.zeros(64, 512)),
+    ]
+    assert len({likeness(each) for each in unlike}) == len(unlike)
+    assert likeness(slabbed) == likeness(in_slabs_of("Q4_0", 64, 512))
+    assert likeness(Dense(torch.zeros(64, 512))) == likeness(Dense(torch.ones(64, 512)))
 
 
 def test_without_a_card_there_are_none_of_them() -> None:

@@ -117,6 +117,8 @@ def _linear_product(
     # A weight that is prepared is in new memory; one that is kept as it is has to be copied.
     is_kept = weights[0] is loaded
     weights += [copy.deepcopy(loaded) if is_kept else kernel.prepare(loaded) for _ in range(copies - 1)]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # linears read weights before they wait for launches before them
     y = torch.empty(shape.m, shape.n, device=device)
     sizes = {"M": shape.m, "N": shape.n, "K": shape.k}
     kernel = linears.policy.decide(_LINEAR, sizes, (x, weights[0], None)).kernel

@@ -13,15 +13,18 @@ from pascaline.hardware.probe import InstalledGpu, installed_gpus
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import OPS, Chip, Launcher
 from pascaline.kernels.cuda.kernel_set import KernelSet
-from pascaline.kernels.cuda.linear_product import ROW_STEPS
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.cuda.tuned import TunedLinears
+from pascaline.kernels.likeness import likeness
 from pascaline.layers.decoder import Decoder
 from pascaline.weights import Weight
 
 _EACH_ROWS = 16
 """Up to so many rows of a step, kernels may be compiled for just their number."""
+
+_FEW_ROWS, _FEW_BLOCK_ROWS, _BLOCK_ROWS = 1024, 8, 64
+"""Beyond those, blocks have multiples of 8 rows, and from 1024 on of 64."""
 
 
 def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]]:
@@ -61,9 +64,9 @@ def recipes_of(
 ) -> Iterator[Recipe]:
     """Of linears of so many rows and less; of their weights and biases no value is read."""
     seen: set[object] = set()
-    rows = sorted({*range(1, _EACH_ROWS + 1), *ROW_STEPS} & {*range(1, most_rows)} | {most_rows})
+    rows = [*_counts(most_rows)]
     for weight, bias in products:
-        alike = _alike(weight), None if bias is None else bias.dtype
+        alike = likeness(weight), likeness(bias)
         if alike in seen:
             continue
         seen.add(alike)
@@ -72,10 +75,12 @@ def recipes_of(
             yield launcher.recipe(OPS["linear"], x, weight, bias)
 
 
-def _alike(weight: Weight) -> object:
-    """Weights of which this is equal are multiplied by the same kernels."""
-    form = getattr(weight, "form", None) or getattr(weight, "tensor", weight.shape)
-    return weight.shape, form.dtype if isinstance(form, torch.Tensor) else form
+def _counts(most_rows: int) -> Iterator[int]:
+    """Numbers of rows that stand for all up to `most_rows`: others have as many blocks as the next."""
+    yield from range(1, min(most_rows, _EACH_ROWS))
+    yield from range(_EACH_ROWS, min(most_rows, _FEW_ROWS), _FEW_BLOCK_ROWS)
+    yield from range(_FEW_ROWS, most_rows, _BLOCK_ROWS)
+    yield most_rows
 
 
 def _roofline(device: torch.device) -> Roofline:

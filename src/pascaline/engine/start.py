@@ -128,6 +128,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     finally:
         checkpoint.close()
     if kernels is not None:
+        torch.cuda.synchronize(device)  # linears read weights before they wait for launches before them
         build_kernels(model, launcher, kernels, config.max_batch_tokens, report)
         card_notes += kernels.notes
     cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)

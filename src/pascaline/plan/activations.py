@@ -10,6 +10,8 @@ from pascaline.kv.pages import pages_for
 from pascaline.workload.arena import arena_bytes
 from pascaline.workload.holdings import HeldWeight
 from pascaline.workload.limits import (
+    ARRIVALS_BYTES,
+    BUFFER_ALIGNMENT_BYTES,
     DENSE_ELEMENTS,
     GATHERED_TOKENS,
     ORDERED_ROWS,
@@ -31,6 +33,9 @@ _BLOCK = 64
 _CANDIDATE_BYTES = 16
 _LOGITS_A_SUM = 512
 _LOGITS_A_MAXIMUM = 64
+
+_MOST_HANDED_ON = 3
+"""Buffers that launches of a linear hand on."""
 
 
 def native_bytes(
@@ -94,10 +99,10 @@ def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int
 
     The input in two planes of bytes, with a scale a quarter and sums a half of it, or in fp16, of which
     products of warpgroups want another copy in their order; of a bf16 weight, x as two bf16 numbers and both
-    of their products in fp32; a piece of a weight in fp16; and sums of parts of K, where the rows alone are
-    too few to fill a card.
+    of their products in fp32; a piece of a weight in fp16; and sums of parts of K, with counts of who left
+    them, where the rows alone are too few to fill a card.
     """
-    handed_on = largest = 0
+    handed_on = piece = 0
     ordered_rows = -(-min(max_batch_tokens, ORDERED_ROWS) // 8) * 8
     for item in held:
         if len(item.parts[0].shape) != 2:
@@ -107,10 +112,14 @@ def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int
         if item.form.kind == "dense":
             row = max(2 * item.columns + 4, 4 * item.columns + 8 * item.rows)
         else:
-            largest = max(largest, (item.rows + TILE_OUTPUTS) * item.columns)
+            # Pieces of outputs are of whole tiles.
+            piece = max(
+                piece, 2 * (min(item.rows * item.columns, DENSE_ELEMENTS) + TILE_OUTPUTS * item.columns)
+            )
             handed_on = max(handed_on, ordered_rows * (4 * columns + 4))
         handed_on = max(handed_on, max_batch_tokens * row)
-    return handed_on + 2 * min(largest, DENSE_ELEMENTS) + PARTIAL_BYTES
+    aligned = _MOST_HANDED_ON * BUFFER_ALIGNMENT_BYTES
+    return handed_on + piece + aligned + PARTIAL_BYTES + ARRIVALS_BYTES
 
 
 def rotary_bytes(config: ModelConfig, positions: int) -> int:
