@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from pascaline.core.errors import PascalineError
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
 from pascaline.engine.card import recipes_of, specialisations_of
@@ -177,8 +178,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, help="where the JSON goes")
-    parser.add_argument("--gpu", default="TITAN X (Pascal)", help="to compile for without a card")
+    parser.add_argument(
+        "--gpu", default="TITAN X (Pascal)", help="to compile for without a card (%(default)s)"
+    )
     options = parser.parse_args()
+    try:
+        without_card = find_gpu(options.gpu)
+    except PascalineError as error:
+        parser.error(str(error))
+    if options.output is not None and options.output.is_dir():
+        parser.error(f"--output {options.output} is a folder")
     results: dict[str, Any] = {}
     failed = False
 
@@ -196,7 +205,7 @@ def main() -> int:
         cache = Path(temporary) / "cache"
         os.environ["PASCALINE_CACHE"] = str(cache)
         device = torch.device("cuda") if torch.cuda.is_available() else None
-        gpu = find_gpu(options.gpu if device is None else torch.cuda.get_device_name(device))
+        gpu = without_card if device is None else find_gpu(torch.cuda.get_device_name(device))
         architecture = "sm_" + gpu.compute_capability.replace(".", "")
         wanted = specialisations(gpu)
         part("building", lambda: building(architecture, wanted, cache / "cubins"))

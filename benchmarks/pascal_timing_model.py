@@ -3,8 +3,9 @@
     pip download --no-deps --no-binary llama-cpp-python llama-cpp-python==0.2.29
     python benchmarks/pascal_timing_model.py --llamacpp llama_cpp_python-0.2.29.tar.gz
 
-Without `--llamacpp` the calibration is left out; `--sweeps` are results of cuda_linears.py, against which
-the model of the card that they were measured on is held. Takes minutes, and no GPU. What is printed is
+Without `--llamacpp` the calibration is left out; `--measured` are results of cuda_linears.py, comparisons or
+sweeps, against which the model of the card that they were measured on is held, with the sources as they are
+here. Takes minutes, and no GPU. What is printed is
 modelled, never measured; what is measured is llama.cpp's published speed on a Tesla P40
 (published_figures.toml), of which the model has the matrix products only: the rest of a prompt or of a token
 is taken as the same for all formats, fitted on Q4_0, and the other formats are held out.
@@ -23,11 +24,11 @@ from harness.llamacpp_kernels import FORMATS
 from harness.machine import RESULTS, now, software
 from harness.modelled_linears import ModelledLinear, model_decode, model_rows, model_tile
 from harness.modelled_llamacpp import PROMPT_TOKENS, LlamaTimes, model_llamacpp
-from harness.modelled_sweep import compare_sweep
+from harness.modelled_sweep import compare_measured
 from harness.published import Figure, read_figures
 from timing_model import Card
 
-from pascaline.core.errors import PascalineError
+from pascaline.core.errors import ConfigError, PascalineError
 from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
@@ -44,7 +45,7 @@ SHAPES = ((3584, 3584), (3584, 4608), (18944, 3584), (3584, 37888))
 CARDS = (("TITAN X (Pascal)", 1417), ("Tesla P40", 1531), ("GeForce GTX 1080 Ti", 1582))
 """With the clocks that they are listed with."""
 
-WITHOUT_DOT_PRODUCTS = (("GeForce GTX 980 Ti", 1075),)
+WITHOUT_DOT_PRODUCTS = (("GeForce GTX 980 Ti", 1075), ("Tesla P100 PCIe 16 GB", 1303))
 """Cards that have fp32 alone, of which a few rows are modelled."""
 
 DECODE = ((1, 2), (1, 0))
@@ -54,7 +55,7 @@ ROWS = ((4, 2), (8, 1))
 ROWS_IN_FP32 = ((2, 0), (8, 0), (16, 0))
 """The same of linear_rows."""
 
-TILES = ((512, 1, 128), (512, 1, 64), (512, 2, 128))
+TILES = ((256, 1, 64), (512, 1, 128), (512, 1, 64), (512, 2, 128))
 """Rows, planes, and inputs of a scale."""
 
 
@@ -63,12 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--llamacpp", type=Path, help="llama_cpp_python-0.2.29.tar.gz")
-    parser.add_argument("--sweeps", type=Path, nargs="+", default=[], help="of cuda_linears.py, on a card")
+    parser.add_argument("--measured", type=Path, nargs="+", default=[], help="by cuda_linears.py, on a card")
     names = [name for name, _ in (*CARDS, *WITHOUT_DOT_PRODUCTS)]
-    parser.add_argument("--cards", nargs="*", default=names, help="of " + ", ".join(names))
+    parser.add_argument(
+        "--cards", nargs="*", default=names, choices=names, metavar="NAME", help=", ".join(names)
+    )
     parser.add_argument("--output", type=Path, help="of the run record; under results/modelled by default")
     parser.add_argument("--only", choices=_PARTS, nargs="+", default=[])
     given = parser.parse_args(arguments)
+    is_partial = bool(given.only) or set(given.cards) != set(names) or given.llamacpp is None
+    if is_partial and given.output is None:
+        parser.error("a part of the record needs --output: the whole one would be replaced by it")
     try:
         return _run(given)
     except PascalineError as error:
@@ -90,7 +96,9 @@ def _run(given: argparse.Namespace) -> int:
         for row, text in _calibration(given.llamacpp):
             rows += [row] if row else []
             note(text)
-    for path in given.sweeps:
+    for path in given.measured:
+        if not path.is_file():
+            raise ConfigError(f"--measured {path}", expected="a file that cuda_linears.py wrote")
         for row, text in _compared(path):
             rows += [row] if row else []
             note(text)
@@ -145,9 +153,9 @@ def _calibration(distribution: Path) -> Iterator[tuple[Row | None, str]]:
 
 
 def _compared(path: Path) -> Iterator[tuple[Row | None, str]]:
-    """The fastest ways of each sweep, and the errors of all of them."""
+    """What was measured beside the model, and its errors."""
     for (family, shape, rows), ways in itertools.groupby(
-        compare_sweep(path, FASTEST), key=lambda way: (way.family, way.shape, way.rows)
+        compare_measured(path, FASTEST), key=lambda way: (way.family, way.shape, way.rows)
     ):
         errors = []
         for way in ways:

@@ -25,6 +25,7 @@ from harness.texts import MORE_TEXTS, TEXTS
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
+from pascaline.core.errors import PascalineError
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.kernels import KERNELS, Chip, Kernel, Launcher, Policy, linear
@@ -92,11 +93,16 @@ class Rounded:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--tokens", type=int, default=12000)
+    parser.add_argument("--model", default="demo", help="a folder, file or name (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=12000, help="of text, 2 at least (%(default)s)")
     arguments = parser.parse_args()
+    if arguments.tokens < 2:
+        parser.error(f"--tokens {arguments.tokens}: from 2 on there is one to predict")
     torch.set_num_threads(physical_cores())
-    path = resolve(arguments.model, ignore_progress).path
+    try:
+        path = resolve(arguments.model, ignore_progress).path
+    except PascalineError as error:
+        parser.error(str(error))
     rounded = Rounded()
     model, cache = _model(path, rounded)
     windows = _windows(path, arguments.tokens)

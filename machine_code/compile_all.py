@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--candidates", action="store_true", help="geometries that tuning tries, too")
     parser.add_argument("--count", action="store_true", help="compile nothing")
     given = parser.parse_args(arguments)
+    if given.rows and min(given.rows) < 1:
+        parser.error(f"--rows {min(given.rows)}: there are products from 1 row on")
     is_right = True
     for chip in given.chip or CHIPS:
         architecture = chip_limits(chip).architecture

@@ -1,10 +1,12 @@
 """What a kernel's machine code is like: registers, spills, its main loop's mix, and how fast a card runs it.
 
-    python machine_code/examine.py linear_tile.cu -D BITS=4 -D GROUP=128 --threads 256 --card "Tesla P40"
+    python machine_code/examine.py quantise_input.cu -D INPUT_TYPE=1 -D PLANES=2 -D SCALE_GROUP=32
+        -D HAS_PERMUTATION=0 --threads 256 --card "Tesla P40"
 
-Compiles the file of kernels/cuda for the card's architecture (or the one given), needs no GPU, takes seconds.
-How the speed is modelled: timing_model.py. The path through the code is worked out by walk.py; `--taken`
-gives forward branches to take. Global loads come from L2, but for `--from-memory` of their bytes.
+The head of each source, and those of what it includes, say which definitions it takes. Compiles the file of
+kernels/cuda for the card's architecture (or the one given), needs no GPU, takes seconds. How the speed is
+modelled: timing_model.py. The path through the code is worked out by walk.py; `--taken` gives forward
+branches to take. Global loads come from L2, but for `--from-memory` of their bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gpu = find_gpu(given.card)
         architecture = given.architecture or "sm_" + gpu.compute_capability.replace(".", "")
         cubin = _cubin(given, architecture)
-        for name, code in disassemble(cubin).items():
+        kernels = disassemble(cubin)
+        if given.entry is not None and given.entry not in kernels:
+            raise ValueError(f"no kernel {given.entry!r} in it; there is {', '.join(kernels)}")
+        for name, code in kernels.items():
             if given.entry in (None, name):
                 program = _program(cubin, code, given.from_memory)
                 sys.stdout.write("\n".join(_report(program, gpu, given)) + "\n")

@@ -43,13 +43,20 @@ def write_ptx(specialisations: Iterable[Specialisation], path: Path) -> dict[str
     # PERF: in processes, since NVRTC makes PTX in one thread of a process at a time: 172 kernels take 22 s on
     # two cores, and took 50 s in two threads.
     processes = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"))
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, processes:
-        making = {name: processes.submit(_ptx_of, each) for name, each in wanted.items()}
-        for name, made in making.items():
-            try:
-                file.writestr(name, made.result())
-            except CompileError as error:
-                failed[f"{wanted[name].file} {' '.join(wanted[name].options)}"] = str(error)
+    beside = path.with_suffix(".part")
+    try:
+        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
+            making = {name: processes.submit(_ptx_of, each) for name, each in wanted.items()}
+            for name, made in making.items():
+                try:
+                    file.writestr(name, made.result())
+                except CompileError as error:
+                    failed[f"{wanted[name].file} {' '.join(wanted[name].options)}"] = str(error)
+        beside.replace(path)
+    finally:
+        # After Ctrl-C, what has not begun is left out.
+        processes.shutdown(cancel_futures=True)
+        beside.unlink(missing_ok=True)
     return failed
 
 
@@ -64,7 +71,9 @@ def missing_from(path: Path, specialisations: Iterable[Specialisation]) -> list[
         with zipfile.ZipFile(path) as file:
             present = frozenset(file.namelist())
     except (OSError, zipfile.BadZipFile) as error:
-        raise CompileError(f"no kernels in {path}: {error}", remedy="Prepare them") from None
+        raise CompileError(
+            f"no kernels in {path}: {error}", remedy="Prepare them: run_pascal_ptx.py prepare FOLDER"
+        ) from None
     return [each for each in specialisations if member_of(each) not in present]
 
 

@@ -90,8 +90,15 @@ def _wanted() -> tuple[dict[Specialisation, None], dict[str, str]]:
 
 
 def _prepare(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(
+            f"{folder} cannot be made: {error.strerror}. Name a folder that can be written", file=sys.stderr
+        )
+        return 2
     wanted, failed = _wanted()
+    print(f"{len(wanted)} kernels are compiled, which takes half a minute", flush=True)
     failed |= write_ptx(wanted, folder / _FILE)
     for what, reason in failed.items():
         print(f"FAILED {what}: {reason}")

@@ -142,7 +142,7 @@ def model_share(kernel: Kernel, recording: Recording, resident: int, card: Card)
 
 @dataclass(frozen=True)
 class Wave:
-    """What one wave of blocks, all alike, takes on a multiprocessor that holds `resident` of them.
+    """What so many blocks take on a multiprocessor, others behind them: as many as it holds, or a multiple.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class Wave:
     two : two waves, one behind the other, with `short_steps`.
     """
 
-    resident: int
+    blocks: int
     short_steps: int
     long_steps: int
     short: Simulation
@@ -164,7 +164,7 @@ class Wave:
         Time is linear in steps, and each further wave takes as long as the second.
         """
         further = (steps - self.short_steps) / (self.long_steps - self.short_steps)
-        waves = max(0.0, blocks / self.resident - 1)
+        waves = max(0.0, blocks / self.blocks - 1)
 
         def grown(short: float, long: float, two: float) -> float:
             growth = further * (long - short)
@@ -184,10 +184,10 @@ class Wave:
 def simulate_wave(
     kernel: Kernel, resident: int, recordings: Sequence[tuple[int, Recording]], card: Card
 ) -> Wave:
-    """Of two recordings of `resident` blocks, and how many steps each has, the shorter first."""
+    """Of two recordings of the same blocks, and how many steps each has, the shorter first."""
     (short_steps, short), (long_steps, long) = recordings
     return Wave(
-        resident,
+        len(short.blocks),
         short_steps,
         long_steps,
         _simulate(kernel, short, short.blocks, resident, card),

@@ -26,7 +26,7 @@ from harness.json_lines import Answer, serve
 def main() -> None:
     library, announcements = sys.argv[1:]
     if not torch.cuda.is_available():
-        raise SystemExit("there is no card here that torch can use")
+        raise SystemExit("there is no card here that torch can use; `pascaline doctor` says why")
     device = torch.device("cuda", torch.cuda.current_device())
     properties = torch.cuda.get_device_properties(device)
 

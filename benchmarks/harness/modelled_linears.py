@@ -30,7 +30,9 @@ from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 Array = np.ndarray[Any, np.dtype[Any]]
 
 INT4 = PackedForm(4, 128, (2,), zero=8)
-_SLABS = (2, 4)
+_SLABS = (4, 12)
+"""Of a wave of tiles: with fewer, how warps happen to meet changes what a slab takes by a hundredth."""
+
 _CODES_PER_DOT, _LANES = 4, 32
 
 
@@ -119,8 +121,8 @@ def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: C
     kernel = _kernel(plan.specialisation, _architecture(card))
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
     macros = dict(plan.specialisation.definitions)
-    geometry = TileGeometry(macros["WARPS_M"], macros["WARPS_N"], macros["MIN_BLOCKS"])
     along_rows, along_outputs, splits = plan.grid
+    geometry = TileGeometry(macros["WARPS_M"], macros["WARPS_N"], macros["MIN_BLOCKS"], splits)
     a_multiprocessor = -(-along_rows * along_outputs * splits // card.gpu.sms)
     resident = min(held.blocks, a_multiprocessor)
     wave = _wave(kernel, geometry, resident, inputs, 1 / along_rows, card)
@@ -142,10 +144,10 @@ def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: C
 def _wave(
     kernel: Kernel, geometry: TileGeometry, resident: int, inputs: InputForm, from_memory: float, card: Card
 ) -> Wave:
-    """One wave of blocks, along the outputs, over few slabs."""
+    """One wave of blocks, along the outputs, over few slabs; where K is in parts, a wave for each of them."""
 
     def recorded(slabs: int) -> Recording:
-        weight = _weight(geometry.block_outputs * resident, slabs * SLAB)
+        weight = _weight(geometry.block_outputs * resident, slabs * geometry.splits * SLAB)
         call = LinearCall(geometry.block_rows, weight.shape[0], weight.shape[1])
         plan = plan_linear_tile(weight.form, call, _chip(card, 1), inputs, geometry)
         return _recorded(plan, kernel, weight, call.rows, inputs, from_memory, card)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from linears.cases import SHAPES
+from linears.cases import SHAPES, Shape
 from loops import main_loop
 from program import Traffic, default_traffic
 from recording import Recording
@@ -28,10 +28,13 @@ from pascaline.kernels.cuda.specialisation import Specialisation
 
 _CODES_PER_DOT, _LANES, _INT4_BYTES = 4, 32, 0.5
 _TRIPS = (3, 6)
-FAMILIES = ("linear_decode", "linear_tile")
+_SHAPES = {shape.name: shape for shape in SHAPES}
+
+COMPARED = {"linear_decode": ("decode_", (1, 2)), "linear_tile": ("tile_", (512, 2048))}
+"""Of comparisons: what the names of a family's ways begin with, and the rows that are modelled."""
 
 GRAPH_NODE_S = 0.69e-6
-"""What an empty kernel of a recorded graph takes on an H200, measured: a sweep's times have it in them."""
+"""What an empty kernel of a recorded graph takes on an H200, measured: measured times have it in them."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +53,58 @@ class Compared:
         return self.modelled_s / self.measured_s - 1
 
 
-def compare_sweep(path: Path, fastest: int) -> Iterator[Compared]:
-    """The fastest ways by dot products of each sweep that `cuda_linears.py --sweep` has written."""
+@dataclass(frozen=True)
+class _Measured:
+    name: str
+    shape: Shape
+    rows: int
+    family: str
+    planes: int
+    way: Mapping[str, Any]
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.way["details"]
+        return found
+
+
+def compare_measured(path: Path, fastest: int) -> Iterator[Compared]:
+    """Dot products that `cuda_linears.py` measured: of comparisons `COMPARED`, of each sweep the fastest."""
     result = json.loads(path.read_text(encoding="utf-8"))
     gpu = find_gpu(result["card"]["gpu"], memory_gib=result["card"]["memory_gib"])
     card = Card(gpu, gpu.max_mhz)
-    shapes = {shape.name: shape for shape in SHAPES}
-    for sweep in result["sweep"]:
-        if sweep["family"] not in FAMILIES:
+    for each in (*_of_comparisons(result["compare"]), *_of_sweeps(result["sweep"], fastest)):
+        if each.family == "linear_tile":
+            modelled_s = _tile_s(each, card) + _quantised_s(each, card)
+        else:
+            modelled_s = _decode_s(each, card)
+        modelled_s += GRAPH_NODE_S * each.details.get("launches", 1)
+        yield Compared(each.name, each.shape.label, each.rows, each.family, each.way["median_s"], modelled_s)
+
+
+def _of_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> Iterator[_Measured]:
+    for family, (start, compared_rows) in COMPARED.items():
+        for comparison in comparisons:
+            for name, way in comparison["ways"].items() if comparison["rows"] in compared_rows else ():
+                if name.startswith(start) and "median_s" in way and way["details"]["unit"] == "int8":
+                    planes = way["details"]["products"]
+                    yield _Measured(
+                        name, _SHAPES[comparison["shape"]], comparison["rows"], family, planes, way
+                    )
+
+
+def _of_sweeps(sweeps: Sequence[Mapping[str, Any]], fastest: int) -> Iterator[_Measured]:
+    for sweep in sweeps:
+        if sweep["family"] not in COMPARED:
             continue
-        shape = shapes[sweep["shape"]]
         dots = {
             name: way
             for name, way in sweep["ways"].items()
-            if "median_s" in way and way["details"].get("arithmetic") == "dp4a"
+            if "median_s" in way and way["details"].get("unit") == "int8"
         }
         for name, way in sorted(dots.items(), key=lambda item: item[1]["median_s"])[:fastest]:
-            details = way["details"]
-            if sweep["family"] == "linear_tile":
-                modelled_s = _tile_s(details, shape.inputs, card)
-            else:
-                modelled_s = _decode_s(details, sweep["rows"], shape.inputs * shape.outputs, card)
-            yield Compared(name, shape.label, sweep["rows"], sweep["family"], way["median_s"], modelled_s)
+            planes = way["details"]["products"]
+            yield _Measured(name, _SHAPES[sweep["shape"]], sweep["rows"], sweep["family"], planes, way)
 
 
 def _kernel(family: str, details: Mapping[str, Any], card: Card) -> Kernel:
@@ -94,13 +127,15 @@ def _traces(kernel: Kernel, trips: int, warps: int, blocks: int, traffic: Mappin
     return Recording(((trace,) * warps,) * blocks, traffic, 0.0)
 
 
-def _decode_s(details: Mapping[str, Any], rows: int, weights: int, card: Card) -> float:
+def _decode_s(measured: _Measured, card: Card) -> float:
+    details, weights = measured.details, measured.shape.inputs * measured.shape.outputs
     kernel = _kernel("linear_decode", details, card)
-    blocks, warps = -(-details["grid"][0] // card.gpu.sms), details["block"][0] // _LANES
-    average = _trips(kernel, rows, details["planes"], weights, details["grid"][0] * warps)
+    grid, warps = math.prod(details["grid"]), details["block"][0] // _LANES
+    blocks = -(-grid // card.gpu.sms)
+    average = _trips(kernel, measured.rows, measured.planes, weights, grid * warps)
     trips = max(1, math.ceil(average))  # the busiest warp's: what is left over of its last trip is masked
     recording = _traces(kernel, trips, warps, blocks, {})
-    streamed = _streamed(kernel, recording, weights * _INT4_BYTES / (details["grid"][0] * warps))
+    streamed = _streamed(kernel, recording, weights * _INT4_BYTES / (grid * warps))
     held = occupancy(kernel, details["block"][0], details["shared_bytes"]).blocks
     return model_share(kernel, replace(recording, traffic=streamed), held, card).time_s
 
@@ -114,7 +149,8 @@ def _streamed(kernel: Kernel, recording: Recording, nbytes: float) -> dict[int, 
     return {i: Traffic(nbytes / len(wide), memory_share=1, from_l2=0, from_memory=1) for i in wide}
 
 
-def _tile_s(details: Mapping[str, Any], columns: int, card: Card) -> float:
+def _tile_s(measured: _Measured, card: Card) -> float:
+    details, columns = measured.details, measured.shape.inputs
     kernel = _kernel("linear_tile", details, card)
     definitions = details["definitions"]
     tile_rows, tile_outputs = 32 * definitions["WARPS_M"], 32 * definitions["WARPS_N"]
@@ -122,6 +158,11 @@ def _tile_s(details: Mapping[str, Any], columns: int, card: Card) -> float:
     warps = details["block"][0] // _LANES
     blocks = -(-along_rows * along_outputs * splits // card.gpu.sms)
     resident = min(blocks, occupancy(kernel, details["block"][0], details["shared_bytes"]).blocks)
-    trips = _trips(kernel, tile_rows, details["planes"], columns / splits * tile_outputs, warps)
+    trips = _trips(kernel, tile_rows, measured.planes, columns / splits * tile_outputs, warps)
     recordings = [(each, _traces(kernel, each, warps, resident, {})) for each in _TRIPS]
     return simulate_wave(kernel, resident, recordings, card).modelled(trips, blocks, card).time_s
+
+
+def _quantised_s(measured: _Measured, card: Card) -> float:
+    """The launch before, which makes the integers of an fp16 input: a plain read of as many bytes."""
+    return card.read_s(measured.rows * measured.shape.inputs * (2 + measured.planes))

@@ -9,6 +9,7 @@ import numpy as np
 
 from emulator.comparisons import flushed
 from emulator.floating import write_float
+from emulator.operands import ZERO_REGISTER
 from emulator.operation import operation
 from emulator.rounding import rounded
 from emulator.step import Step, wrapped
@@ -47,7 +48,7 @@ def _half_value(step: Step, index: int) -> Array:
     """An fp16 source as fp32, its signs applied."""
     signs = step.signs(index)
     bits = step.bits(index)
-    bits = (bits >> np.uint32(16) if signs.part == "H1" else bits) & np.uint32(0xFFFF)
+    bits = (bits >> np.uint32(16) if signs.part in ("H1", "H1_H1") else bits) & np.uint32(0xFFFF)
     if signs.absolute:
         bits = bits & np.uint32(0x7FFF)
     if signs.negate:
@@ -136,6 +137,13 @@ def _integer_to_integer(step: Step) -> None:
     step.write(0, wrapped((value ^ sign) - sign if is_signed else value))
 
 
+def _half_to_float(step: Step) -> None:
+    """HADD2.F32 of a half and −0 is how 6.0 widens halves; other sums of halves are not known."""
+    if not step.has("F32") or step.register(2) != ZERO_REGISTER or not step.signs(2).negate:
+        raise step.unknown("arithmetic in halves")
+    write_float(step, 0, _half_value(step, 1))
+
+
 _TYPES = "S8 U8 S16 U16 S32 U32 S64 U64 F16 F32"
 _ROUNDINGS = "TRUNC FLOOR CEIL ROUND"
 
@@ -144,4 +152,5 @@ CONVERSIONS = {
     "F2I": operation(_float_to_integer, f"{_TYPES} {_ROUNDINGS} FTZ"),
     "F2F": operation(_float_to_float, f"{_TYPES} {_ROUNDINGS} FTZ SAT RZ"),
     "I2I": operation(_integer_to_integer, f"{_TYPES} SAT"),
+    "HADD2": operation(_half_to_float, "F32"),
 }
