@@ -33,6 +33,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from harness.command import run
 from harness.divergence import Divergences, divergences
 from harness.json_lines import WorkerError
 from harness.machine import (
@@ -252,4 +253,4 @@ def _table(done: list[Comparison]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

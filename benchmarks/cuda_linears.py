@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.command import run
 from harness.json_lines import WorkerError
 from harness.machine import RESULTS, now
 from linears import report
@@ -126,4 +127,4 @@ def _among(known: tuple[str, ...]) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

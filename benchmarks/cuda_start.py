@@ -16,7 +16,6 @@ import ctypes
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 import traceback
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness.command import run
 
 from pascaline.core.errors import PascalineError
 from pascaline.core.progress import ignore_progress
@@ -218,4 +218,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

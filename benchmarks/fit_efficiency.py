@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from harness.command import run
 from harness.efficiency_file import efficiency_toml
 from harness.machine import RESULTS, now, software
 from harness.published import read_figures, read_library_figures
@@ -132,4 +133,4 @@ def _worst(cases: Sequence[Case], factors: Factors) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

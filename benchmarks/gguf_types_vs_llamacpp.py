@@ -44,6 +44,7 @@ import numpy
 from gguf import LlamaFileType
 from harness import pascaline_logits
 from harness.agreement import MAX_DELTA, SURE_MARGIN, Agreement, Logits, agreement, log_probabilities
+from harness.command import run
 from harness.json_lines import Worker, WorkerError
 from harness.machine import measured_cpu, now, physical_cores, result_path, software
 from harness.model_file import sha256
@@ -302,4 +303,4 @@ def _line(item: Judgement) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

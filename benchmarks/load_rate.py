@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import load_average, measured_cpu, now, physical_cores, software, write_result
 
@@ -145,4 +146,4 @@ def _pass(mode: str, path: Path) -> Pass:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from harness.command import run
 from harness.llamacpp_kernels import FORMATS
 from harness.machine import RESULTS, now, software
 from harness.modelled_linears import ModelledLinear, model_decode, model_rows, model_tile
@@ -247,4 +248,4 @@ def _text(linear: ModelledLinear) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

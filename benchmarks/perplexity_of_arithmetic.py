@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from harness.command import run
 from harness.machine import measured_cpu, now, physical_cores, result_path, software
 from harness.texts import MORE_TEXTS, TEXTS
 
@@ -185,4 +186,4 @@ def _logits(model: Decoder, cache: KeyValueCache, window: list[int]) -> torch.Te
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import measured_cpu, now, physical_cores, software, write_result
 
@@ -157,4 +158,4 @@ def _line(planned: Mapping[str, int], measured: Mapping[str, int], errors: Mappi
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

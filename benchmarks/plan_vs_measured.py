@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.command import run
 from harness.json_lines import Worker, WorkerError
 from harness.machine import load_average, measured_cpu, now, software, write_result
 from harness.other_work import OtherWork
@@ -199,4 +200,4 @@ def _row(outcome: Outcome) -> Row:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+from harness.command import run
 from harness.json_lines import Worker, WorkerError, first_environment
 from harness.machine import (
     load_average,
@@ -257,4 +258,4 @@ def _median(done: list[Round], figure: Callable[[Round], float]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

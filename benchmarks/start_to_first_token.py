@@ -21,6 +21,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import load_average, measured_cpu, now, physical_cores, software, write_result
 
@@ -163,4 +164,4 @@ def _walk(model: str) -> Walk:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

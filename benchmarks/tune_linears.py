@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from harness.command import run
 from linears import format_cases
 
 from pascaline.core.errors import PascalineError
@@ -109,4 +110,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -20,6 +20,7 @@ from linears.int4_cases import Int4Cases
 from linears.measure import PoisonedError
 from linears.probes import Probes
 
+from harness.command import run
 from harness.json_lines import Answer, serve
 
 
@@ -68,4 +69,4 @@ def _guarded(answer: Callable[..., dict[str, Any]]) -> Callable[..., Answer]:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,9 +23,8 @@ def _look(machine: Machine) -> Iterator[Finding]:
     hub = _hub_cache(machine)
     for name, folder in (("PASCALINE_CACHE", cache_dir(machine.environ)), ("HF_HUB_CACHE", hub)):
         if not machine.writable(folder):
-            remedy = sudo(machine, f"chown -R $USER {shlex.quote(str(folder))}") + (
-                f"\n# or choose another folder:\nexport {name}=/path/with/room"
-            )
+            own = sudo(machine, f"chown -R $USER {shlex.quote(str(folder))}")
+            remedy = f"export {name}=/path/with/room\n# or, where it is a folder of another user:\n{own}"
             yield fail(f"{folder} ({name}) cannot be written", _EXPECTED, remedy)
             continue
         free = machine.free_bytes(folder)
