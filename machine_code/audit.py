@@ -203,11 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", help="kernels of these files only (linear_decode.cu)")
     parser.add_argument("--chip", action="append", choices=CHIPS, help="these only")
     given = parser.parse_args(arguments)
-    known = {case.plan.specialisation.file for chip in CHIPS for case in audited(chip)}
-    if unknown := set(given.files) - known:
-        parser.error(
-            f"no audited kernel is of {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
-        )
+    if given.files:
+        known = {case.plan.specialisation.file for chip in CHIPS for case in audited(chip)}
+        if unknown := set(given.files) - known:
+            names, others = (", ".join(sorted(each)) for each in (unknown, known))
+            parser.error(f"no audited kernel is of {names}; there are {others}")
     is_right = True
     for result in audit(given.chip or CHIPS, given.files):
         print(f"{result}  <-- wrong" if result.found else result, flush=True)

@@ -57,6 +57,7 @@ def test_each_launch_reads_what_the_one_before_wrote(name: str, device: str) -> 
     kernels = KernelSet(card)
     way, rows = WAYS[name], ROWS[name]
     if way.needs is not None and way.needs(kernels.limits) is not None:
+        # Tensor cores' ways are of some chips alone: wgmma of 9.0.
         pytest.skip(f"not on {kernels.limits.architecture}")
     linears, weights = LinearRunner(kernels, TunedLinears()), _weights(card)
     buffers = [torch.empty(rows * max(WIDTHS), dtype=torch.float16, device=card) for _ in range(2)]

@@ -57,7 +57,10 @@ def tile(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     call = product.call
     plan = _planned(
         lambda chosen: plan_linear_tile(product.form, call, product.chip, inputs, cast(TileGeometry, chosen)),
-        *(geometry, tile_candidates, product, inputs),
+        geometry,
+        tile_candidates,
+        product,
+        inputs,
     )
     shapes = quantised_shapes(call.rows, call.columns, inputs.planes)
     return Recipe((_quantising(product, inputs), plan), shapes)
@@ -72,7 +75,10 @@ def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     call = product.call
     plan = _planned(
         lambda chosen: _rows_plan(product, inputs, cast(RowsGeometry, chosen)),
-        *(geometry, rows_candidates, product, inputs),
+        geometry,
+        rows_candidates,
+        product,
+        inputs,
     )
     if not inputs.is_quantised:
         return Recipe((plan,))
@@ -138,18 +144,28 @@ def simt_candidates(product: Product) -> list[LaunchPlan]:
 def mma(product: Product, geometry: object) -> Recipe:
     """Tensor cores read fp16: rows of fp32 are scaled so that nothing overflows, and their products back."""
     call = product.call
-    is_wide = call.input_dtype == _WIDE
-    inner = replace(call, input_dtype=torch.float16, bias_dtype=None) if is_wide else call
+    inner = _of_scaled_rows(call)
     plan = _planned(
         lambda chosen: plan_linear_mma(
-            *(product.form, inner, product.chip, cast(MmaGeometry, chosen)), is_permuted=product.is_permuted
+            product.form,
+            inner,
+            product.chip,
+            cast(MmaGeometry, chosen),
+            is_permuted=product.is_permuted,
         ),
-        *(geometry, mma_candidates, product),
+        geometry,
+        mma_candidates,
+        product,
     )
-    if not is_wide:
+    if inner is call:
         return Recipe((plan,))
     before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
     return Recipe((before, _renamed(plan, {"x": "scaled"}), _scale_back), _scaled_shapes(product))
+
+
+def _of_scaled_rows(call: LinearCall) -> LinearCall:
+    """What tensor cores are given: of fp32 rows those that were scaled; the bias is added after them."""
+    return replace(call, input_dtype=torch.float16, bias_dtype=None) if call.input_dtype == _WIDE else call
 
 
 def mma_candidates(product: Product) -> list[LaunchPlan]:
@@ -161,14 +177,15 @@ def mma_candidates(product: Product) -> list[LaunchPlan]:
 def wgmma(product: Product, geometry: object) -> Recipe:
     """As `mma`, of rows that are put in the order of the products by a launch of their own."""
     call = product.call
-    is_half = call.input_dtype == torch.float16
-    inner = call if is_half else replace(call, input_dtype=torch.float16, bias_dtype=None)
+    inner = _of_scaled_rows(call)
     plan = _planned(
         lambda chosen: plan_linear_wgmma(product.form, inner, product.chip, cast(WgmmaGeometry, chosen)),
-        *(geometry, wgmma_candidates, product),
+        geometry,
+        wgmma_candidates,
+        product,
     )
     ordered = {"ordered": ordered_shape(call.rows, call.columns)}
-    if is_half:
+    if inner is call:
         order = plan_order_input(call.rows, call.columns, torch.float16, is_permuted=product.is_permuted)
         return Recipe((order, plan), ordered)
     steps: tuple[Step, ...] = (

@@ -14,6 +14,7 @@ from pascaline.kernels.cuda.specialisation import (
     LaunchPlan,
     Scratch,
     Specialisation,
+    bytes_of,
     parts_scratch,
 )
 from pascaline.weights.slabbed import SlabbedForm
@@ -178,7 +179,7 @@ def _scratch(geometry: SimtGeometry, call: LinearCall) -> dict[str, Scratch]:
 
 
 def _is_modest(geometry: SimtGeometry, call: LinearCall) -> bool:
-    return sum(scratch.nbytes for scratch in _scratch(geometry, call).values()) <= PARTIAL_BYTES
+    return bytes_of(_scratch(geometry, call)) <= PARTIAL_BYTES
 
 
 def _modelled_slots(geometry: SimtGeometry, quarters: int, call: LinearCall, chip: ChipLimits) -> float:

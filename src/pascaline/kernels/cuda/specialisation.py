@@ -46,6 +46,11 @@ class Scratch:
     is_zeroed: bool = False
 
 
+def bytes_of(scratch: Mapping[str, Scratch]) -> int:
+    """Of all buffers together."""
+    return sum(each.nbytes for each in scratch.values())
+
+
 def parts_scratch(partial_bytes: int, tiles: int) -> dict[str, Scratch]:
     """For partial_sums.cuh: what blocks that share a tile leave for the last of them, and who has arrived."""
     return {"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
@@ -90,7 +95,7 @@ class LaunchPlan:
     @property
     def scratch_bytes(self) -> int:
         """Of all buffers that the launch brings itself."""
-        return sum(each.nbytes for each in self.scratch.values())
+        return bytes_of(self.scratch)
 
 
 @dataclass(frozen=True)
