@@ -73,8 +73,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     chip, kernels, notes = settle_chip(device)
+    for note in notes:
+        print(note, file=sys.stderr)
     if kernels is None or chip.roofline is None:
-        print("; ".join(notes), file=sys.stderr)
         return 2
     card, tuned, failed = torch.cuda.get_device_name(device), chip.tuned, False
 

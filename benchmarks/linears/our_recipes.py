@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -93,7 +94,9 @@ def _named(name: str, way: LinearWay, product: Product, plan: LaunchPlan | None)
 
 @functools.cache
 def _tuned() -> TunedLinears:
-    return TunedLinears.of(torch.cuda.get_device_name()) if torch.cuda.is_available() else TunedLinears()
+    if not torch.cuda.is_available():
+        return TunedLinears()
+    return TunedLinears.of(torch.cuda.get_device_name(), functools.partial(print, file=sys.stderr))
 
 
 def _geometry(plan: LaunchPlan) -> dict[str, object]:

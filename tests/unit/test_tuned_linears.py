@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tune_linears import FORMS, random_slabbed
 
 from pascaline.core.errors import ConfigError
+from pascaline.engine import card
 from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels import KERNELS, OPS, Chip, Policy
 from pascaline.kernels.cuda import tuned
@@ -58,12 +60,17 @@ def found_by_grid(weight: Slabbed, rows: tuple[int, ...]) -> TunedLinears:
     return known
 
 
+def read(card: str = CARD) -> TunedLinears:
+    """All is in order: nothing is said."""
+    return TunedLinears.of(card, pytest.fail)
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_what_is_shipped_is_of_the_kernels_as_they_are(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuned, "SHIPPED", SHIPPED)
     data = json.loads(path.read_text())
     assert path.name == file_name(data["card"])
-    assert len(TunedLinears.of(data["card"])) == len(data["linears"]) > 0
+    assert len(read(data["card"])) == len(data["linears"]) > 0
 
 
 def test_the_fastest_of_the_candidates_is_kept(weight: Slabbed) -> None:
@@ -84,7 +91,7 @@ def test_the_fastest_of_the_candidates_is_kept(weight: Slabbed) -> None:
 def test_it_is_found_again_for_all_rows_of_a_step(weight: Slabbed) -> None:
     known = found_by_grid(weight, (1, 64))
     known.write(CARD)
-    again = TunedLinears.of(CARD)
+    again = read()
     assert len(again) == len(known) > 2
     for rows in (1, 50, 63, 64):
         product = product_of(weight, rows, LIMITS)
@@ -94,52 +101,86 @@ def test_it_is_found_again_for_all_rows_of_a_step(weight: Slabbed) -> None:
     assert known.get(WAYS["tile_two_planes"], product_of(weight, 65, LIMITS)) is None
     other = replace(product_of(weight, 1, LIMITS), stored=replace(weight.form, zero=9))
     assert known.get(WAYS["decode_two_planes"], other) is None
-    assert len(TunedLinears.of("another card")) == 0
+    assert len(read("another card")) == 0
 
 
-def test_what_is_of_other_sources_or_damaged_is_passed_over(
-    weight: Slabbed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_is_of_other_sources_is_passed_over_and_a_damaged_file_is_named(weight: Slabbed) -> None:
     path = found_by_grid(weight, (1,)).write(CARD)
     text = path.read_text()
-    for damaged in ("", "{}", text[:-20], text.replace('"schema": 1', '"schema": 99'), "[]", "null"):
-        path.write_text(damaged)
-        assert len(TunedLinears.of(CARD)) == 0
-    path.write_text(text)
-    count = len(TunedLinears.of(CARD))
+    path.write_text(text.replace('"schema": 2', '"schema": 1'))
+    assert len(read()) == 0
     data = json.loads(text)
     data["linears"][0]["source"] = "0" * 16
     path.write_text(json.dumps(data))
-    assert len(TunedLinears.of(CARD)) == count - 1
-    data["linears"][1]["geometry"] = {"unheard_of": 3}
-    path.write_text(json.dumps(data))
-    assert len(TunedLinears.of(CARD)) == 0
-
-
-def test_what_makes_no_sense_or_is_of_another_card_is_passed_over(weight: Slabbed) -> None:
-    path = found_by_grid(weight, (1,)).write(CARD)
-    good = json.loads(path.read_text())
-    assert good["linears"][0]["geometry"]["blocks"] >= 1
-
-    def passed_over(text: str) -> bool:
-        path.write_text(text)
-        return len(TunedLinears.of(CARD)) == 0
-
-    assert not passed_over(json.dumps(good))
-    assert passed_over(json.dumps(good | {"card": "NVIDIA H200"}))
-    for seconds in (0, -1.0, math.nan, math.inf, 10**400, "1e-5x", None):
-        wrong = good["linears"][0] | {"seconds": seconds}
-        assert passed_over(json.dumps(good | {"linears": [wrong, *good["linears"][1:]]})), seconds
-    for blocks in (0, -1, 1.0, "1", True, None, [1]):
-        geometry = good["linears"][0]["geometry"] | {"blocks": blocks}
-        wrong = good["linears"][0] | {"geometry": geometry}
-        assert passed_over(json.dumps(good | {"linears": [wrong]})), blocks
-    for text in (
-        "[" * 100_000,
-        '{"schema": 1, "card": 5, "linears": []}',
-        '{"schema": 1, "card": "", "linears": 7}',
+    assert len(read()) == len(data["linears"]) - 1
+    for damaged in (
+        *("", "{}", text[:-20], "[]", "null", "[" * 100_000),
+        text.replace(CARD, "NVIDIA H200"),
+        '{"schema": 2, "card": 5, "linears": []}',
+        json.dumps({"schema": 2, "card": CARD, "linears": 7}),
+        json.dumps({"schema": 2, "card": CARD, "linears": [7]}),
     ):
-        assert passed_over(text)
+        path.write_text(damaged)
+        said: list[str] = []
+        assert len(TunedLinears.of(CARD, said.append)) == 0
+        [message] = said
+        assert message.startswith(f"{path} is passed over, it cannot be read ("), damaged[:50]
+        assert "Deleting the file ends this message" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("blocks", value) for value in (0, -1, 3, 1.0, "1", True, None, [1])),
+        *(("seconds", value) for value in (0, -1.0, 1e-6, math.nan, math.inf, "1e-5x", None)),
+        *(("rows", 2), ("stored", "\x1b[2J"), ("geometry", None), ("geometry", {"unheard_of": 3})),
+    ],
+)
+def test_an_entry_that_was_changed_is_named_and_its_kernel_chooses_for_itself(
+    weight: Slabbed, name: str, value: object
+) -> None:
+    path = found_by_grid(weight, (1,)).write(CARD)
+    data = json.loads(path.read_text())
+    entry = data["linears"][1]
+    (entry if name in entry else entry["geometry"])[name] = value
+    path.write_text(json.dumps(data))
+    said: list[str] = []
+    known = TunedLinears.of(CARD, said.append)
+    assert len(known) == len(data["linears"]) - 1
+    [message] = said
+    assert message.startswith(f"{path}: entry 1, {entry['way']} of 512×1024, ")
+    assert message.isprintable()
+    product = product_of(weight, 1, LIMITS)
+    assert known.geometry(WAYS[entry["way"]], product) is None
+    assert known.geometry(WAYS[data["linears"][0]["way"]], product) is not None
+
+
+def test_an_engine_that_starts_tells_of_it(weight: Slabbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "KernelSet", lambda _device: SimpleNamespace(limits=LIMITS))
+    monkeypatch.setattr(card, "_roofline", lambda _device: ROOFLINE)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: CARD)
+    path = found_by_grid(weight, (1,)).write(CARD)
+    chip, _, notes = card.settle_chip(torch.device("cuda", 0))
+    assert (len(chip.tuned), notes) == (len(read()), [])
+    path.write_text(path.read_text()[:-20])
+    chip, _, notes = card.settle_chip(torch.device("cuda", 0))
+    assert len(chip.tuned) == 0
+    assert [str(path) in note for note in notes] == [True]
+
+
+def test_a_file_of_changed_entries_is_one_message_and_whoever_ships_it_mends_it(
+    weight: Slabbed, tmp_path: Path
+) -> None:
+    path = found_by_grid(weight, (1,)).write(CARD, tmp_path / "shipped")
+    data = json.loads(path.read_text())
+    for entry in data["linears"]:
+        entry["seconds"] *= 2
+    path.write_text(json.dumps(data))
+    said: list[str] = []
+    assert len(TunedLinears.of(CARD, said.append)) == 0
+    [message] = said
+    assert message.startswith(f"{path}: {len(data['linears'])} entries, the first of them entry 0, ")
+    assert message.endswith("Installing Pascaline anew ends this message")
 
 
 def test_a_cache_that_cannot_be_written_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +188,7 @@ def test_a_cache_that_cannot_be_written_is_a_message(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PASCALINE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match=r"cannot make .*Not a directory.*Point PASCALINE_CACHE"):
         TunedLinears().write(CARD)
-    assert len(TunedLinears.of(CARD)) == 0
+    assert len(read()) == 0
 
 
 def test_this_machines_findings_replace_those_that_come_with_the_package(
@@ -156,9 +197,9 @@ def test_this_machines_findings_replace_those_that_come_with_the_package(
     product, way = product_of(weight, 1, LIMITS), WAYS["decode_two_planes"]
     geometry = way.candidates(product)[0].geometry
     TunedLinears().with_found(way, product, Found(geometry, 2.0)).write(CARD, tmp_path / "shipped")
-    assert TunedLinears.of(CARD).get(way, product) == Found(geometry, 2.0)
+    assert read().get(way, product) == Found(geometry, 2.0)
     TunedLinears().with_found(way, product, Found(geometry, 1.0)).write(CARD)
-    assert TunedLinears.of(CARD).get(way, product) == Found(geometry, 1.0)
+    assert read().get(way, product) == Found(geometry, 1.0)
 
 
 def test_the_policy_goes_by_what_was_measured(weight: Slabbed) -> None:

@@ -36,8 +36,9 @@ def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]
         roofline = _roofline(device)
     except (UnsupportedError, CudaError, UnknownGpuError) as error:
         return Chip(device), None, [f"plain torch computes linears, several times slower: {error}"]
-    tuned = TunedLinears.of(torch.cuda.get_device_name(device))
-    return Chip(device, kernels.limits, roofline, tuned), kernels, []
+    notes: list[str] = []
+    tuned = TunedLinears.of(torch.cuda.get_device_name(device), notes.append)
+    return Chip(device, kernels.limits, roofline, tuned), kernels, notes
 
 
 def build_kernels(

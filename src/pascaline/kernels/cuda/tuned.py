@@ -1,32 +1,34 @@
 """Which geometries were found to be the fastest on a card, and how long they take.
 
 A file is of one card: {"schema", "card", "linears": [{"way", "stored", "outputs", "columns", "rows",
-"geometry", "seconds", "source"}]}. `source` is a digest of the kernel's text: what was found for another is
-passed over. Files that come with the package are read first; what was found on this machine replaces them.
+"geometry", "seconds", "source", "digest"}]}. `source` is a digest of the kernel's text: what was found for
+another is passed over. `digest` is that of the entry's other fields: a number that was changed since might be
+one that the kernel does not compile for. Files that come with the package are read first; what was found on
+this machine replaces them.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pascaline.core.env import cache_dir
-from pascaline.core.errors import ConfigError
+from pascaline.core.errors import ConfigError, printable
 from pascaline.core.files import write_atomically
 from pascaline.kernels.cuda.compiler import source_of
 from pascaline.kernels.cuda.linear_product import Product, row_step
 from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
 from pascaline.weights.slabbed import SlabbedForm
 
-SCHEMA = 1
+SCHEMA = 2
 SHIPPED = Path(__file__).parent / "tuned"
 """Of the files that come with the package."""
 
@@ -52,11 +54,17 @@ class TunedLinears:
         return len(self._found)
 
     @classmethod
-    def of(cls, card: str) -> TunedLinears:
-        """What is known of the card that its driver calls so. Files that cannot be read are passed over."""
+    def of(cls, card: str, tell: Callable[[str], None]) -> TunedLinears:
+        """What is known of the card that its driver calls so.
+
+        Parameters
+        ----------
+        tell : receives a sentence for each file that is passed over, or some of whose entries are, because it
+            is damaged: kernels' own choice of geometry takes their place.
+        """
         found: dict[Key, Found] = {}
         for folder in (SHIPPED, cache_dir() / "tuned"):
-            found |= _read(folder / file_name(card))
+            found |= _read(folder / file_name(card), tell)
         return cls(found)
 
     def get(self, way: LinearWay, product: Product) -> Found | None:
@@ -121,7 +129,7 @@ def _is_entry(definition: str) -> bool:
 def _entry(key: Key, found: Found) -> dict[str, Any]:
     way, stored, outputs, columns, rows = key
     geometry = None if found.geometry is None else asdict(found.geometry)  # type: ignore[call-overload]
-    return {
+    entry = {
         "way": way,
         "stored": stored,
         "outputs": outputs,
@@ -131,44 +139,53 @@ def _entry(key: Key, found: Found) -> dict[str, Any]:
         "seconds": found.seconds,
         "source": _source(_WAYS[way]),
     }
+    return entry | {"digest": _digest(entry)}
 
 
-def _read(path: Path) -> dict[Key, Found]:
+def _read(path: Path, tell: Callable[[str], None]) -> dict[Key, Found]:
+    found: dict[Key, Found] = {}
+    damaged: list[str] = []
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA or file_name(data["card"]) != path.name:
+        if data["schema"] != SCHEMA:
             return {}
-        return dict(_entries(data["linears"]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
-        return {}
-
-
-def _entries(linears: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Key, Found]]:
-    for each in linears:
-        way = _WAYS.get(each["way"])
-        if way is None or each["source"] != _source(way):
-            continue
-        geometry = None
-        if each["geometry"] is not None:
-            if way.geometry is None:
+        if file_name(data["card"]) != path.name:
+            raise ValueError(f"it is of {data['card']!r:.80}")
+        for index, entry in enumerate(data["linears"]):
+            way = _WAYS.get(entry["way"])
+            if way is None or entry["source"] != _source(way):
                 continue
-            geometry = _geometry(way.geometry, each["geometry"])
-        seconds = float(each["seconds"])
-        if not 0.0 < seconds < math.inf:
-            raise ValueError(f"{way.name} took {seconds} s")
-        key = (way.name, *(each[name] for name in ("stored", "outputs", "columns", "rows")))
-        yield key, Found(geometry, seconds)
+            if entry["digest"] == _digest(entry):
+                found |= _found(way, entry)
+            else:
+                damaged.append("entry {}, {way} of {outputs}×{columns}, {rows} rows".format(index, **entry))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        tell(printable(f"{path} is passed over, it cannot be read ({error!r:.200}). {_instead(path)}"))
+        return {}
+    if damaged:
+        which = damaged[0] if len(damaged) == 1 else f"{len(damaged)} entries, the first of them {damaged[0]}"
+        tell(printable(f"{path}: {which}: changed since it was written, and passed over. {_instead(path)}"))
+    return found
 
 
-def _geometry(kind: type, values: Mapping[str, Any]) -> object:
-    """Of numbers that make sense: what is none would be found out by the compiler, if at all."""
-    geometry = kind(**values)
-    for field in fields(kind):
-        value = getattr(geometry, field.name)
-        is_right = type(value).__name__ == field.type and (value or value == field.default) and value >= 0
-        if not is_right:
-            raise ValueError(f"{field.name} is {value!r}")
-    return geometry
+def _instead(path: Path) -> str:
+    mended = "Installing Pascaline anew" if path.parent == SHIPPED else "Deleting the file"
+    return f"Kernels choose their geometry themselves there, which may be slower. {mended} ends this message"
+
+
+def _found(way: LinearWay, entry: Mapping[str, Any]) -> dict[Key, Found]:
+    values = entry["geometry"]
+    geometry = None if values is None or way.geometry is None else way.geometry(**values)
+    key = way.name, entry["stored"], entry["outputs"], entry["columns"], entry["rows"]
+    return {key: Found(geometry, entry["seconds"])}
+
+
+def _digest(entry: Mapping[str, Any]) -> str:
+    """Of all but the digest itself."""
+    fields = {name: value for name, value in entry.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _source(way: LinearWay) -> str:
