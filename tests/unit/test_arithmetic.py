@@ -33,7 +33,7 @@ def chip(*ways: Way) -> Chip:
 
 
 FP32 = Way("fp32", "fp32", 1e12, 100e9)
-HALF = Way("half arithmetic", "fp16", 1e12 / 64, 100e9)
+HALF = Way("half arithmetic", "fp16", 1e12 / 64, 100e9, sums_in_half=True)
 INT8 = Way("dp4a int8", "int8", 4e12, 100e9)
 
 
@@ -66,7 +66,7 @@ def test_one_row_is_bound_by_memory_and_the_most_exact_way_is_taken() -> None:
 
 def test_dense_weights_have_no_dot_products_of_bytes_and_bf16_fits_no_half() -> None:
     assert decide(work(512, F16), chip(FP32, HALF, INT8)).way is FP32
-    fast_half = Way("half arithmetic", "fp16", 2e12, 100e9)
+    fast_half = Way("tensor", "fp16", 2e12, 100e9)
     assert decide(work(512, F16), chip(FP32, fast_half)).way is fast_half
     assert decide(work(512, BF16), chip(FP32, fast_half)).way is FP32
 
@@ -136,8 +136,21 @@ def test_every_card_has_a_chip_that_is_slower_than_its_roof(gpu: object) -> None
 
 def test_cards_of_the_case() -> None:
     pascal, volta = gpu_chip(find_gpu("TITAN X (Pascal)")), gpu_chip(find_gpu("V100"))
-    server = gpu_chip(find_gpu("Tesla P100"))
     assert decide(work(512), pascal).way.choice == "dp4a int8"
     assert decide(work(512, F16), pascal).way.choice == "fp32"
-    assert decide(work(512, F16), server).way.choice == "half arithmetic"  # 6.0 has it at twice fp32
     assert decide(work(512, F16), volta).way.choice == "fp16 tensor cores"
+
+
+@pytest.mark.parametrize("name", ["Tesla P100", "Jetson TX2", "Jetson TX1"])  # 6.0, 6.2, 5.3
+def test_half_at_twice_the_rate_of_fp32_is_shown_and_not_taken(name: str) -> None:
+    gpu = find_gpu(name)
+    made = gpu_chip(gpu)
+    rates = made.roofline.operations_per_s
+    assert rates["fp16"] == 2 * rates["fp32"]
+    for form in (Q4_0, F16):
+        decision = decide(work(512, form), made)
+        assert decision.way.choice == "fp32"
+        [half] = [each for each in decision.alternatives if each.choice == "half arithmetic"]
+        assert half.predicted_s < decision.predicted_s
+        assert "not exact enough, because its sums are in half: half arithmetic" in decision.reason
+        assert decide(work(1, form), made).way.choice == "fp32"

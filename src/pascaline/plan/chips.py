@@ -22,6 +22,9 @@ _GPU_WAYS: tuple[tuple[str, Arithmetic, int], ...] = (
 )
 """Name, unit, and the rows that it takes at a time; the most exact first."""
 
+_SUMS_IN_HALF: Arithmetic = "fp16"
+"""Outside of tensor cores, which sum in fp32: to widen sums as often as it takes costs more than it saves."""
+
 _NATIVE_INT8 = {"avx512-vnni": 0.62, "avx2": 0.6, "neon-dotprod": 0.5}
 _NATIVE_FORMS = {"Q4_1": 0.94, "Q5_1": 0.94, "Q3_K": 0.8, "Q6_K": 0.8}
 _NATIVE_FP32 = 0.5
@@ -50,6 +53,7 @@ def gpu_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
             roofline.operations_per_s[arithmetic] * share.compute,
             roofline.bytes_per_s * share.bandwidth,
             row_multiple=rows,
+            sums_in_half=arithmetic == _SUMS_IN_HALF,
         )
         for arithmetic, (name, rows, share) in known.items()
     )

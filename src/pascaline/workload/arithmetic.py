@@ -1,7 +1,8 @@
 """Which arithmetic a linear should be computed in on a chip: predicted for every unit that it has.
 
-The fastest wins; where several take the same time, as when memory bounds them all, the most exact. Nothing
-here names a chip: what one cannot do well is slow by its own rates.
+The fastest wins; where several take the same time, as when memory bounds them all, the most exact. What adds
+up in half precision is never taken, only shown. Nothing here names a chip: what one cannot do well is slow by
+its own rates.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Way:
     measured : what took how long on this very chip, by the form's `measured_name`.
     only : the kind of weights that it takes, None for both.
     exposed : share of the shorter of both times that does not pass during the longer.
+    sums_in_half : its sums err too much to be taken (docs/decisions/0014-arithmetic-on-cards.md).
     """
 
     choice: str
@@ -70,6 +72,7 @@ class Way:
     measured: Mapping[str, LinearRates] = field(default_factory=dict)
     only: Literal["dense", "packed"] | None = None
     exposed: float = 0.0
+    sums_in_half: bool = False
 
     def times(self, work: LinearWork) -> tuple[float, float]:
         """Seconds of the arithmetic, and of the memory traffic."""
@@ -154,10 +157,12 @@ def serves(arithmetic: str, form: WeightForm) -> bool:
 
 
 def decide(work: LinearWork, chip: Chip) -> LinearDecision:
-    """The fastest way, or the most exact of those that are as fast."""
+    """The fastest way, or the most exact of those that are as fast; none whose sums are in half."""
     ways = chip.ways_for(work.form)
     seconds = [way.seconds(work) for way in ways]
-    index = next(i for i, each in enumerate(seconds) if each <= LEVEL * min(seconds))
+    sound = [index for index, way in enumerate(ways) if not way.sums_in_half]
+    least_s = min(seconds[index] for index in sound)
+    index = next(index for index in sound if seconds[index] <= LEVEL * least_s)
     way = ways[index]
     compute_s, memory_s = way.times(work)
     bound_by: BoundBy = "compute" if compute_s > memory_s else "memory"
@@ -194,6 +199,10 @@ def _reason(work: LinearWork, chip: Chip, way: Way, bound_by: BoundBy, ways: Seq
     half, single = rates.get("fp16"), rates.get("fp32")
     if half and single and half < single / 2:
         text += f". Half arithmetic runs at 1/{single / half:.0f} of the fp32 rate, and is avoided"
+    if faster := [
+        each.choice for each in ways if each.sums_in_half and each.seconds(work) < way.seconds(work)
+    ]:
+        text += f". Faster, but not exact enough, because its sums are in half: {' and '.join(faster)}"
     return text
 
 
