@@ -102,6 +102,15 @@ def answer_with(page: Page, body: str) -> None:
     )
 
 
+def answer_without_end(page: Page) -> None:
+    """Let the server write on past the model's end of every following answer, to the end of its context."""
+
+    def ask(route: Route) -> None:
+        route.continue_(post_data=json.dumps(route.request.post_data_json | {"ignore_eos": True}))
+
+    page.route("**/v1/chat/completions", ask)
+
+
 def test_page_loads_without_errors_and_is_ready_to_type(page: Page, server_url: str) -> None:
     expect(page.locator("h1")).to_have_text("Pascaline")
     expect(page.locator("#model")).to_contain_text(served_model(server_url)["id"])
@@ -160,6 +169,7 @@ def test_later_questions_carry_the_conversation_and_the_settings(page: Page) -> 
 def test_stop_ends_the_answer_here_and_on_the_server(
     page: Page, server_url: str, stop: Callable[[Page], None]
 ) -> None:
+    answer_without_end(page)  # or a fast one would be over before the browser came to stop it
     send(page, "Count from one to one thousand, in words, one number on each line.")
     answer_longer_than(page, 0)
     assert running_requests(server_url) == 1
