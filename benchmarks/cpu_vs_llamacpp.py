@@ -33,7 +33,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from harness.command import run
 from harness.divergence import Divergences, divergences
 from harness.json_lines import WorkerError
 from harness.machine import (
@@ -48,7 +47,7 @@ from harness.machine import (
 from harness.measurements import MEASUREMENTS, QUIET, Measurement, Outcome, take_turns
 from harness.sides import OURS, THEIRS, Model, NotComparableError, Setting, agreement, both_sides
 
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.report.run_record import Cpu, Row, RunRecord
 
 CASE = "cpu-vs-llamacpp"
@@ -101,7 +100,7 @@ def main() -> int:
     arguments = _parse_arguments()
     try:
         return _run(arguments)
-    except (PascalineError, NotComparableError, WorkerError) as error:
+    except (NotComparableError, WorkerError) as error:
         sys.stderr.write(f"cpu_vs_llamacpp: {error}\n")
         return 2
 

@@ -25,12 +25,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.command import run
 from harness.json_lines import WorkerError
 from harness.machine import RESULTS, now
 from linears import report
 from linears.cases import DENSE, DENSE_ROWS, FORMATS, LARGE_SHAPES, ROWS, SHAPES
 from linears.session import Session
+
+from pascaline.cli.ending import run
 
 _PARTS = ("rates", "compare", "dense", "formats")
 

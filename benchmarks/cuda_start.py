@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness.command import run
 
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
 from pascaline.engine.card import recipes_of, specialisations_of
@@ -182,10 +181,7 @@ def main() -> int:
         "--gpu", default="TITAN X (Pascal)", help="to compile for without a card (%(default)s)"
     )
     options = parser.parse_args()
-    try:
-        without_card = find_gpu(options.gpu)
-    except PascalineError as error:
-        parser.error(str(error))
+    without_card = find_gpu(options.gpu)
     if options.output is not None and options.output.is_dir():
         parser.error(f"--output {options.output} is a folder")
     results: dict[str, Any] = {}

@@ -8,13 +8,13 @@ prints the error on the other half. Exits with 1 where that is too large, or whe
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from harness.command import run
 from harness.efficiency_file import efficiency_toml
 from harness.machine import RESULTS, now, software
 from harness.published import read_figures, read_library_figures
@@ -33,7 +33,7 @@ from harness.speed_model import (
 )
 
 import pascaline
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.core.files import write_atomically
 from pascaline.report.run_record import Row, RunRecord, write_record
 
@@ -44,14 +44,10 @@ WORST = 10
 
 
 def main() -> int:
-    try:
-        return _run()
-    except PascalineError as error:
-        sys.stderr.write(f"fit_efficiency: {error}\n")
-        return 2
-
-
-def _run() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args()
     figures = read_figures()
     fitted, held_out = (cases_of(half) for half in halves(figures))
     not_counted = cases_of(figure for figure in figures if figure.not_counted)

@@ -44,7 +44,6 @@ import numpy
 from gguf import LlamaFileType
 from harness import pascaline_logits
 from harness.agreement import MAX_DELTA, SURE_MARGIN, Agreement, Logits, agreement, log_probabilities
-from harness.command import run
 from harness.json_lines import Worker, WorkerError
 from harness.machine import measured_cpu, now, physical_cores, result_path, software
 from harness.model_file import sha256
@@ -53,8 +52,9 @@ from harness.texts import CHAT, TEXTS
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
+from pascaline.cli.ending import run
 from pascaline.core.env import cache_dir
-from pascaline.core.errors import PascalineError, UnsupportedError
+from pascaline.core.errors import UnsupportedError
 from pascaline.core.progress import ignore_progress
 from pascaline.llm.model_text import ModelText
 
@@ -139,7 +139,7 @@ def main() -> int:
     arguments = _parse_arguments()
     try:
         return _run(arguments)
-    except (PascalineError, NotComparableError, WorkerError) as error:
+    except (NotComparableError, WorkerError) as error:
         sys.stderr.write(f"gguf_types_vs_llamacpp: {error}\n")
         return 2
 

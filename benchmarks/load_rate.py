@@ -18,12 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import load_average, measured_cpu, now, physical_cores, software, write_result
 
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import ConfigError, PascalineError
+from pascaline.cli.ending import run
+from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ignore_progress
 from pascaline.report.run_record import Row, RunRecord
 
@@ -39,11 +39,7 @@ Pass = dict[str, float]
 
 def main() -> int:
     arguments = _parse_arguments()
-    try:
-        return _run(arguments.model, arguments.rounds)
-    except PascalineError as error:
-        sys.stderr.write(f"load_rate: {error}\n")
-        return 2
+    return _run(arguments.model, arguments.rounds)
 
 
 def _run(model: str, rounds: int) -> int:

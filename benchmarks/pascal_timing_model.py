@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from harness.command import run
 from harness.llamacpp_kernels import FORMATS
 from harness.machine import RESULTS, now, software
 from harness.modelled_linears import ModelledLinear, model_decode, model_rows, model_tile
@@ -29,7 +28,8 @@ from harness.modelled_sweep import compare_measured
 from harness.published import Figure, read_figures
 from timing_model import Card
 
-from pascaline.core.errors import ConfigError, PascalineError
+from pascaline.cli.ending import run
+from pascaline.core.errors import ConfigError
 from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
@@ -76,11 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_partial = bool(given.only) or set(given.cards) != set(names) or given.llamacpp is None
     if is_partial and given.output is None:
         parser.error("a part of the record needs --output: the whole one would be replaced by it")
-    try:
-        return _run(given)
-    except PascalineError as error:
-        sys.stderr.write(f"pascal_timing_model: {error}\n")
-        return 2
+    return _run(given)
 
 
 def _run(given: argparse.Namespace) -> int:

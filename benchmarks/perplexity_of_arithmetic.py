@@ -20,13 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from harness.command import run
 from harness.machine import measured_cpu, now, physical_cores, result_path, software
 from harness.texts import MORE_TEXTS, TEXTS
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.kernels import KERNELS, Chip, Kernel, Launcher, Policy, linear
@@ -100,10 +99,7 @@ def main() -> None:
     if arguments.tokens < 2:
         parser.error(f"--tokens {arguments.tokens}: from 2 on there is one to predict")
     torch.set_num_threads(physical_cores())
-    try:
-        path = resolve(arguments.model, ignore_progress).path
-    except PascalineError as error:
-        parser.error(str(error))
+    path = resolve(arguments.model, ignore_progress).path
     rounded = Rounded()
     model, cache = _model(path, rounded)
     windows = _windows(path, arguments.tokens)

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import measured_cpu, now, physical_cores, software, write_result
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import ConfigError, PascalineError
+from pascaline.cli.ending import run
+from pascaline.core.errors import ConfigError
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
 from pascaline.engine.engine_config import EngineConfig
@@ -100,11 +100,7 @@ class Case:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("cases", nargs="+", metavar="MODEL@CONTEXTxSEQUENCES")
-    try:
-        return _run([Case.of(text) for text in parser.parse_args().cases])
-    except PascalineError as error:
-        sys.stderr.write(f"plan_vs_engine: {error}\n")
-        return 2
+    return _run([Case.of(text) for text in parser.parse_args().cases])
 
 
 def _run(cases: list[Case]) -> int:

@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.command import run
 from harness.json_lines import Worker, WorkerError
 from harness.machine import load_average, measured_cpu, now, software, write_result
 from harness.other_work import OtherWork
 
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.checkpoint.reference import resolve
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.core.progress import ignore_progress
 from pascaline.hardware.cpu import probe_cpu
 from pascaline.models import read_config
@@ -108,7 +107,7 @@ def main() -> int:
         parser.error("--rounds has to be at least 1")
     try:
         return _run(arguments.model, arguments.rounds)
-    except (PascalineError, WorkerError) as error:
+    except WorkerError as error:
         sys.stderr.write(f"plan_vs_measured: {error}\n")
         return 2
 

@@ -26,7 +26,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
-from harness.command import run
 from harness.json_lines import Worker, WorkerError, first_environment
 from harness.machine import (
     load_average,
@@ -40,7 +39,8 @@ from harness.machine import (
 from harness.other_work import OtherWork, process_cpu_s
 from harness.texts import MORE_TEXTS, TEXTS
 
-from pascaline.core.errors import EngineError, PascalineError
+from pascaline.cli.ending import run
+from pascaline.core.errors import EngineError
 from pascaline.report.run_record import Row, RunRecord
 
 CASE = "server-vs-offline"
@@ -110,7 +110,7 @@ def main() -> int:
     arguments = _parse_arguments()
     try:
         return _run(arguments.model, arguments.rounds)
-    except (PascalineError, WorkerError) as error:
+    except WorkerError as error:
         sys.stderr.write(f"server_vs_offline: {error}\n")
         return 2
 

@@ -21,11 +21,11 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.command import run
 from harness.json_lines import BENCHMARKS
 from harness.machine import load_average, measured_cpu, now, physical_cores, software, write_result
 
-from pascaline.core.errors import ConfigError, PascalineError
+from pascaline.cli.ending import run
+from pascaline.core.errors import ConfigError
 from pascaline.report.run_record import Row, RunRecord
 
 CASE = "start-to-first-token"
@@ -63,11 +63,7 @@ class Walk:
 
 def main() -> int:
     arguments = _parse_arguments()
-    try:
-        return _run(arguments.model, arguments.runs)
-    except PascalineError as error:
-        sys.stderr.write(f"start_to_first_token: {error}\n")
-        return 2
+    return _run(arguments.model, arguments.runs)
 
 
 def _run(model: str, runs: int) -> int:

@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 
 import torch
-from harness.command import run
 from linears import format_cases
 
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.core.progress import Progress
 from pascaline.engine.card import settle_chip
 from pascaline.engine.device import settle_device
@@ -67,11 +66,7 @@ def main() -> int:
     parser.add_argument("--budget-s", type=float, default=240.0)
     options = parser.parse_args()
     began = time.monotonic()
-    try:
-        device, _ = settle_device("cuda")
-    except PascalineError as error:
-        print(error, file=sys.stderr)
-        return 2
+    device, _ = settle_device("cuda")
     chip, kernels, notes = settle_chip(device)
     for note in notes:
         print(note, file=sys.stderr)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from disassembler import Instruction, KernelCode, disassemble
 from loops import main_loop
 
+from pascaline.cli.ending import run
 from pascaline.core.errors import CompileError
 from pascaline.hardware.architectures import architectures, capability_numbers
 from pascaline.hardware.nvrtc import find_nvrtc
@@ -216,4 +216,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -21,6 +20,7 @@ import torch
 from compilation import Compilation, compile_side_by_side
 from compilers import NVRTC_12_6, NVRTC_13_0
 
+from pascaline.cli.ending import run
 from pascaline.cli.progress_bars import ProgressBars
 from pascaline.core.progress import Stage
 from pascaline.core.units import format_seconds
@@ -134,4 +134,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -26,7 +26,7 @@ from timing_model import Card, occupancy
 from walk import walk
 
 import pascaline.kernels.cuda
-from pascaline.core.errors import PascalineError
+from pascaline.cli.ending import run
 from pascaline.hardware.gpus import Gpu, find_gpu
 from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.compiler import OPTIONS
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.entry in (None, name):
                 program = _program(cubin, code, given.from_memory)
                 sys.stdout.write("\n".join(_report(program, gpu, given)) + "\n")
-    except (PascalineError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"examine: {error}\n")
         return 2
     return 0
@@ -225,4 +225,4 @@ def _address(code: KernelCode, index: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.core.errors import CompileError
 from pascaline.hardware.cuda_driver import Device, Module
 from pascaline.hardware.nvrtc import find_nvrtc
@@ -46,7 +47,8 @@ def write_ptx(specialisations: Iterable[Specialisation], path: Path) -> dict[str
     beside = path.with_suffix(".part")
     try:
         with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as file:
-            making = {name: processes.submit(_ptx_of, each) for name, each in wanted.items()}
+            with uninterrupted():  # the processes that it starts remain so: they end with this one
+                making = {name: processes.submit(_ptx_of, each) for name, each in wanted.items()}
             for name, made in making.items():
                 try:
                     file.writestr(name, made.result())
@@ -54,8 +56,9 @@ def write_ptx(specialisations: Iterable[Specialisation], path: Path) -> dict[str
                     failed[f"{wanted[name].file} {' '.join(wanted[name].options)}"] = str(error)
         beside.replace(path)
     finally:
-        # After Ctrl-C, what has not begun is left out.
-        processes.shutdown(cancel_futures=True)
+        # After Ctrl-C, what has not begun is left out; after another, too, no process may be left behind.
+        with uninterrupted():
+            processes.shutdown(cancel_futures=True)
         beside.unlink(missing_ok=True)
     return failed
 

@@ -34,7 +34,10 @@ from linears.our_ways import WeightCopies, our_way
 from linears.weights import log_normal_inputs
 from pascal_ptx import PascalKernels, missing_from, write_ptx
 
+from pascaline.cli.ending import run
+from pascaline.cli.interrupts import uninterrupted
 from pascaline.core.errors import CompileError
+from pascaline.core.files import write_atomically
 from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Packed
@@ -125,7 +128,7 @@ def _run(folder: Path, output: Path) -> int:
     done: set[Product] = set()
     for _ in range(_MOST_PROCESSES):
         is_over = _run_rest(folder, done, results)
-        output.write_text(json.dumps(results, indent=1) + "\n")
+        write_atomically(output, (json.dumps(results, indent=1) + "\n").encode())
         if is_over:
             break
         print("the rest goes on in another process", flush=True)
@@ -138,8 +141,9 @@ def _run_rest(folder: Path, done: set[Product], results: list[dict[str, Any]]) -
     """Run what is not `done` in a process of its own; False: that was broken by one of them, now done."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(folder, frozenset(done), sending))
-    process.start()
+    process = context.Process(target=_work, args=(folder, frozenset(done), sending), daemon=True)
+    with uninterrupted():  # the other process remains so: it ends with this one
+        process.start()
     sending.close()
     before = len(done)
     running: Product | None = None
@@ -212,4 +216,4 @@ def _check(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

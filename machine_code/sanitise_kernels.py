@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from linears.way import relative_error
 
+from pascaline.cli.ending import run
+from pascaline.core.files import write_atomically
 from pascaline.core.progress import ignore_progress
 from pascaline.hardware.architectures import architectures
 from pascaline.kernels.cuda.kernel_set import KernelSet
@@ -108,12 +110,14 @@ def main() -> int:
         return _work(given.child)
     tools = [path for folder in _folders(given.tool) if (path := shutil.which(_NAME, path=str(folder)))]
     if not tools:
-        print(f"no {_NAME} on the PATH, in {_TOOLKIT} or in {given.tool}", file=sys.stderr)
+        folders = " or in ".join(map(str, [_TOOLKIT, *([given.tool] if given.tool else [])]))
+        print(f"no {_NAME} on the PATH or in {folders}", file=sys.stderr)
         return 2
     until = time.monotonic() + given.seconds
-    with ThreadPoolExecutor(_PARTS) as pool:  # NVRTC compiles much of a kernel in one thread at a time
-        for part in pool.map(lambda part: _child("compile", (), until, part), range(_PARTS)):
-            print(f"{part['said']}; {part['seconds']:.0f} s", flush=True)
+    with ExitStack() as children:  # NVRTC compiles much of a kernel in one thread of a process at a time
+        for child in [children.enter_context(_Child("compile", (), part)) for part in range(_PARTS)]:
+            result = child.result(until)
+            print(f"{result['said']}; {result['seconds']:.0f} s", flush=True)
     results: dict[str, Any] = {"tools": tools}
     for tool in _OPTIONS:
         while True:
@@ -124,7 +128,7 @@ def main() -> int:
             tools = tools[1:]
         _print(tool, results[tool])
         if given.output:
-            given.output.write_text(json.dumps(results, indent=1) + "\n")
+            write_atomically(given.output, (json.dumps(results, indent=1) + "\n").encode())
     return 1 if any(results[tool]["errors"] != 0 or results[tool]["code"] for tool in _OPTIONS) else 0
 
 
@@ -150,7 +154,8 @@ def _sanitise(program: str, tool: str, until: float) -> dict[str, Any]:
         log = Path(folder) / "log.txt"
         kernels = () if tool == "initcheck" else ("--kernel-name", _OURS)
         command = (program, "--tool", tool, *_OPTIONS[tool], *kernels, "--print-limit", "200")
-        result = _child(tool, (*command, "--log-file", str(log)), until)
+        with _Child(tool, (*command, "--log-file", str(log))) as child:
+            result = child.result(until)
         text = log.read_text(errors="replace") if log.is_file() else result["said"]
     summary = _SUMMARY.search(text)
     return result | {
@@ -160,28 +165,44 @@ def _sanitise(program: str, tool: str, until: float) -> dict[str, Any]:
     }
 
 
-def _child(what: str, prefix: tuple[str, ...], until: float, part: int = 0) -> dict[str, Any]:
-    """Run this file for `what`: the last line that it says, its exit code and seconds."""
-    began = time.monotonic()
-    command = [*prefix, sys.executable, __file__, "--child", what, "--part", str(part)]
-    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        said, _ = process.communicate(timeout=max(until - began, 1.0))
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # what the tool has started, too
-        said, _ = process.communicate()
-    lines = said.strip().splitlines() or [""]
-    for line in lines[:-1]:
-        print(f"    {line}", flush=True)
-    return {"said": lines[-1], "code": process.returncode, "seconds": time.monotonic() - began}
+class _Child:
+    """This file, run for `what` by the program that `prefix` starts; ended with the block."""
+
+    def __init__(self, what: str, prefix: tuple[str, ...], part: int = 0) -> None:
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            [*prefix, sys.executable, __file__, "--child", what, "--part", str(part)],
+            env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill()
+        self._process.wait()
+
+    def result(self, until: float) -> dict[str, Any]:
+        """The last line that it says, its exit code and seconds; `until` then it may take."""
+        try:
+            said, _ = self._process.communicate(timeout=max(until - time.monotonic(), 1.0))
+        except subprocess.TimeoutExpired:
+            self._kill()
+            said, _ = self._process.communicate()
+        lines = said.strip().splitlines() or [""]
+        for line in lines[:-1]:
+            print(f"    {line}", flush=True)
+        seconds = time.monotonic() - self._began
+        return {"said": lines[-1], "code": self._process.returncode, "seconds": seconds}
+
+    def _kill(self) -> None:
+        """With what the tool has started."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 def _compile(part: int) -> int:
@@ -274,4 +295,4 @@ def _run(kernels: KernelSet, launch: _Launch, device: torch.device) -> str | Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

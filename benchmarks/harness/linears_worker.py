@@ -20,8 +20,8 @@ from linears.int4_cases import Int4Cases
 from linears.measure import PoisonedError
 from linears.probes import Probes
 
-from harness.command import run
 from harness.json_lines import Answer, serve
+from pascaline.cli.ending import run
 
 
 def main() -> None:

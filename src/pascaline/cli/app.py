@@ -1,18 +1,13 @@
-"""The command line's entry point: verbs, and errors turned into exit codes.
-
-Exit codes: 0 done; 1 a check failed, or something broke (the reader of our output left, too: Typer sees
-to that); 2 a user's mistake, told in one message; 130 interrupted.
-"""
+"""The command line's entry point, and its verbs."""
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 from io import TextIOWrapper
+from typing import NoReturn
 
+from pascaline.cli.ending import INTERRUPTED, run
 from pascaline.cli.interrupts import uninterrupted
-from pascaline.core.errors import EngineError, PascalineError
 
 try:
     with uninterrupted():
@@ -20,7 +15,7 @@ try:
 
         from pascaline.cli import bench, chat, compare, diagnose, doctor, generate, gpus, plan, serve
 except KeyboardInterrupt:  # `main`, which sees to it otherwise, is not there yet
-    sys.exit(130)
+    sys.exit(INTERRUPTED)
 
 app = typer.Typer(
     name="pascaline",
@@ -40,33 +35,12 @@ app.command("compare")(compare.compare)
 app.add_typer(bench.app, name="bench")
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 lacks "±" and bars
-    try:
-        app()
-    except PascalineError as error:
-        sys.stderr.write(f"pascaline: {error}\n")
-        sys.exit(1 if isinstance(error, EngineError) else 2)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        sys.stderr.write(f"pascaline: cannot write the output: {error.strerror}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    finally:
-        _flush()
-
-
-def _flush() -> None:
-    """What is left for a reader that has gone would be complained of when Python ends."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    run(app, "pascaline")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ctrl-C while libraries are imported."""
+"""Ctrl-C where it must not come."""
 
 from __future__ import annotations
 
