@@ -33,10 +33,14 @@ from pascaline.kernels.cuda.compiler import OPTIONS
 
 KERNELS = Path(pascaline.kernels.cuda.__file__).parent
 _SHORT, _LONG = 3, 6
+_MOST_THREADS = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if not 1 <= given.threads <= _MOST_THREADS:
+        parser.error(f"--threads {given.threads}: a block has 1 to {_MOST_THREADS}")
     try:
         gpu = find_gpu(given.card)
         architecture = given.architecture or "sm_" + gpu.compute_capability.replace(".", "")

@@ -36,8 +36,9 @@ from pascal_ptx import PascalKernels, missing_from, write_ptx
 
 from pascaline.cli.ending import run
 from pascaline.cli.interrupts import uninterrupted
-from pascaline.core.errors import CompileError
+from pascaline.core.errors import ConfigError
 from pascaline.core.files import write_atomically
+from pascaline.engine.device import settle_device
 from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Packed
@@ -93,16 +94,15 @@ def _wanted() -> tuple[dict[Specialisation, None], dict[str, str]]:
 
 
 def _prepare(folder: Path) -> int:
+    wanted, failed = _wanted()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        print(f"{len(wanted)} kernels are compiled, which takes half a minute", flush=True)
+        failed |= write_ptx(wanted, folder / _FILE)
     except OSError as error:
-        print(
-            f"{folder} cannot be made: {error.strerror}. Name a folder that can be written", file=sys.stderr
-        )
-        return 2
-    wanted, failed = _wanted()
-    print(f"{len(wanted)} kernels are compiled, which takes half a minute", flush=True)
-    failed |= write_ptx(wanted, folder / _FILE)
+        raise ConfigError(
+            f"{folder} cannot be written: {error.strerror}", remedy="Name a folder that can"
+        ) from None
     for what, reason in failed.items():
         print(f"FAILED {what}: {reason}")
     print(f"{len(wanted)} kernels, {(folder / _FILE).stat().st_size / 1e6:.1f} MB")
@@ -111,11 +111,7 @@ def _prepare(folder: Path) -> int:
 
 def _run(folder: Path, output: Path) -> int:
     wanted, failed = _wanted()
-    try:
-        missing = missing_from(folder / _FILE, wanted)
-    except CompileError as error:
-        print(error, file=sys.stderr)
-        return 2
+    missing = missing_from(folder / _FILE, wanted)
     if missing:
         files = ", ".join(sorted({each.file for each in missing}))
         print(
@@ -124,6 +120,7 @@ def _run(folder: Path, output: Path) -> int:
             file=sys.stderr,
         )
         return 2
+    settle_device("cuda")  # or other processes would fail
     results: list[dict[str, Any]] = [{"case": case, "failed": reason} for case, reason in failed.items()]
     done: set[Product] = set()
     for _ in range(_MOST_PROCESSES):

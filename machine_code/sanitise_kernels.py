@@ -36,6 +36,7 @@ from linears.way import relative_error
 from pascaline.cli.ending import run
 from pascaline.core.files import write_atomically
 from pascaline.core.progress import ignore_progress
+from pascaline.engine.device import settle_device
 from pascaline.hardware.architectures import architectures
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_product import product_of
@@ -113,6 +114,7 @@ def main() -> int:
         folders = " or in ".join(map(str, [_TOOLKIT, *([given.tool] if given.tool else [])]))
         print(f"no {_NAME} on the PATH or in {folders}", file=sys.stderr)
         return 2
+    settle_device("cuda")  # or children would all fail
     until = time.monotonic() + given.seconds
     with ExitStack() as children:  # NVRTC compiles much of a kernel in one thread of a process at a time
         for child in [children.enter_context(_Child("compile", (), part)) for part in range(_PARTS)]:
