@@ -27,6 +27,7 @@ def run(main: Callable[[], int | None], name: str | None = None) -> NoReturn:
     ----------
     name : that messages begin with; that of the script by default.
     """
+    _open_streams()
     try:
         sys.exit(main())
     except PascalineError as error:
@@ -42,6 +43,13 @@ def run(main: Callable[[], int | None], name: str | None = None) -> NoReturn:
         sys.exit(INTERRUPTED)
     finally:
         _flush()
+
+
+def _open_streams() -> None:
+    """Python has none where a file descriptor was closed (`>&-`), and files would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
 
 
 def _flush() -> None:
