@@ -14,6 +14,7 @@ from pascaline.cli.options import Device, DeviceOption, JsonOption
 from pascaline.cli.output import print_json
 from pascaline.cli.progress_bars import ProgressBars
 from pascaline.core.units import format_number
+from pascaline.hardware.measured import make_folder
 from pascaline.report.numbers import seconds
 
 if TYPE_CHECKING:
@@ -48,13 +49,14 @@ def gemm(
         from pascaline.engine.device import settle_device
 
     shapes = [parse_shape(text) for text in shape or ()]
+    if save:
+        make_folder()
     with ProgressBars() as progress:
         settled, notes = settle_device(device.value)
         report = bench_gemm(settled, shapes, progress)
     report = replace(report, notes=(*notes, *report.notes))
-    saved = save_rates(report) if save else None
     if as_json:
-        print_json(described(report, saved))
+        print_json(described(report, save_rates(report) if save else None))
         return
     from rich.console import Console
 
@@ -64,8 +66,8 @@ def gemm(
         _print(console, f"• {sentence}")
     for note in report.notes:
         _print(console, f"Note: {note}.")
-    if saved:
-        _print_saved(console, saved)
+    if save:  # after all that is told: the disk may be full
+        _print_saved(console, save_rates(report))
 
 
 def _print_tables(console: Console, report: GemmReport) -> None:
