@@ -11,7 +11,7 @@ using OutputElement = Element<OUTPUT_TYPE>;
 using BiasElement = Element<BIAS_TYPE>;
 
 struct Epilogue {
-    const void* bias;      // (outputs)
+    const void* bias;      // (outputs): a parameter, which no launch writes
     const void* residual;  // (rows, outputs)
     void* y;               // (rows, outputs), or (rows, outputs / 2) with GATE
     int outputs;
@@ -29,8 +29,8 @@ struct Epilogue {
         const size_t index = size_t(row) * outputs + output;
         float value = with_bias(output, sum);
         if constexpr (HAS_RESIDUAL) {
-            // Plain: the residual may be y itself.
-            value += OutputElement::widen(static_cast<const OutputElement::Stored*>(residual)[index]);
+            // In this place: the residual may be y itself.
+            value += OutputElement::widen(load_fresh(static_cast<const OutputElement::Stored*>(residual) + index));
         }
         static_cast<OutputElement::Stored*>(y)[index] = OutputElement::narrow(value);
     }

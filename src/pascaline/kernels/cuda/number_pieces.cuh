@@ -23,7 +23,7 @@ struct Piece {
             for (int part = 0; part < PIECE / NUMBERS_PER_WORD / 4; part++) {
                 uint4 four = make_uint4(0, 0, 0, 0);
                 const uint4* place = reinterpret_cast<const uint4*>(row + first) + part;
-                if (first < columns) four = IS_AHEAD ? load_ahead(place) : load_handed_on(place);
+                if (first < columns) four = IS_AHEAD ? load_fresh(place) : load_handed_on(place);
                 words[4 * part] = four.x;
                 words[4 * part + 1] = four.y;
                 words[4 * part + 2] = four.z;

@@ -133,7 +133,39 @@ PASCALINE_INLINE void sync_warp() { __syncwarp(); }
 // To about two ulps; 0 for a denominator above 8.5e37.
 PASCALINE_INLINE float divide_fast(float numerator, float denominator) { return __fdividef(numerator, denominator); }
 
-// What other blocks of this launch have written: from L2, past the multiprocessor's own cache.
+// What other blocks or launches have written: from L2, past the multiprocessor's own cache. The load stays where it is
+// among accesses to memory and barriers; others compilers put off until shortly before their use.
+template <typename Value>
+PASCALINE_INLINE Value load_fresh(const Value* address) {
+#if defined(PASCALINE_HOST)
+    return *address;
+#else
+    static_assert(sizeof(Value) == 2 || sizeof(Value) == 4 || sizeof(Value) == 8 || sizeof(Value) == 16, "a vector");
+    union Bits {
+        uint32_t words[(sizeof(Value) + 3) / 4];
+        uint16_t half;
+        Value value;
+    } bits;
+    if constexpr (sizeof(Value) == 2) {
+        asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(bits.half) : "l"(address) : "memory");
+    } else if constexpr (sizeof(Value) == 4) {
+        asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(bits.words[0]) : "l"(address) : "memory");
+    } else if constexpr (sizeof(Value) == 8) {
+        asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];"
+                     : "=r"(bits.words[0]), "=r"(bits.words[1])
+                     : "l"(address)
+                     : "memory");
+    } else {
+        asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(bits.words[0]), "=r"(bits.words[1]), "=r"(bits.words[2]), "=r"(bits.words[3])
+                     : "l"(address)
+                     : "memory");
+    }
+    return bits.value;
+#endif
+}
+
+// PERF: as fp32 numbers from the start. As words, parts of sums take more registers in code for sm_61.
 PASCALINE_INLINE float4 load_fresh(const float4* address) {
 #if defined(PASCALINE_HOST)
     return *address;
@@ -143,16 +175,6 @@ PASCALINE_INLINE float4 load_fresh(const float4* address) {
                  : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
                  : "l"(address)
                  : "memory");
-    return value;
-#endif
-}
-
-PASCALINE_INLINE float load_fresh(const float* address) {
-#if defined(PASCALINE_HOST)
-    return *address;
-#else
-    float value;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(address) : "memory");
     return value;
 #endif
 }
@@ -169,60 +191,24 @@ PASCALINE_INLINE void bring_line(const uint8_t* address) {
 constexpr bool LAUNCHES_OVERLAP = true;
 
 // Until all launches before are done and what they wrote can be read: nothing that they write is read, and nothing is
-// written, before. Weights are no launch's to write.
+// written, before. Weights, with the orders of their inputs and their biases, are no launch's to write.
 PASCALINE_INLINE void wait_for_launches_before() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 
 // Once all blocks have come here, or are done, the next launch's take the places that are left.
 PASCALINE_INLINE void let_next_launch_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
-
-// What launches before wrote, after `wait_for_launches_before`: from L2, since the multiprocessor's own cache may have
-// what was there when this launch began; and not before the wait, as compilers may take loads of constants.
-template <typename Value>
-PASCALINE_INLINE Value load_handed_on(const Value* address) {
-    static_assert(sizeof(Value) == 2 || sizeof(Value) == 4 || sizeof(Value) == 8 || sizeof(Value) == 16, "a vector");
-    union Bits {
-        uint32_t words[(sizeof(Value) + 3) / 4];
-        uint16_t half;
-        Value value;
-    } bits;
-    if constexpr (sizeof(Value) == 2) {
-        asm volatile("ld.global.cg.u16 %0, [%1];" : "=h"(bits.half) : "l"(address));
-    } else if constexpr (sizeof(Value) == 4) {
-        asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(bits.words[0]) : "l"(address));
-    } else if constexpr (sizeof(Value) == 8) {
-        asm volatile("ld.global.cg.v2.u32 {%0,%1}, [%2];" : "=r"(bits.words[0]), "=r"(bits.words[1]) : "l"(address));
-    } else {
-        asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(bits.words[0]), "=r"(bits.words[1]), "=r"(bits.words[2]), "=r"(bits.words[3])
-                     : "l"(address));
-    }
-    return bits.value;
-}
 #else
 constexpr bool LAUNCHES_OVERLAP = false;
 
 PASCALINE_INLINE void wait_for_launches_before() {}
 PASCALINE_INLINE void let_next_launch_begin() {}
+#endif
 
+// What launches before wrote and this one does not, after `wait_for_launches_before`. Where launches overlap it is not
+// read through caches of constants, which compilers may do before the wait, and which may have what was there when this
+// launch began.
 template <typename Value>
 PASCALINE_INLINE Value load_handed_on(const Value* address) {
-    return load_constant(address);
-}
-#endif
-
-// A load that stays where it is written, before all that follows the next sync_warp(): the compiler puts others off
-// until shortly before their use. From L2, past the multiprocessor's own cache.
-PASCALINE_INLINE uint4 load_ahead(const uint4* address) {
-#if defined(PASCALINE_HOST)
-    return *address;
-#else
-    uint4 value;
-    asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-                 : "l"(address)
-                 : "memory");
-    return value;
-#endif
+    return LAUNCHES_OVERLAP ? load_fresh(address) : load_constant(address);
 }
 
 // bf16 is the upper half of fp32: widening is a shift.

@@ -31,6 +31,8 @@ struct alignas(4 * STORED_TOGETHER) Neighbours {
 struct alignas(sizeof(OutputElement::Stored) * STORED_TOGETHER) StoredNeighbours {
     OutputElement::Stored values[STORED_TOGETHER];
 
+    StoredNeighbours() = default;
+
     explicit PASCALINE_INLINE StoredNeighbours(const Neighbours& numbers) {
 #pragma unroll
         for (int i = 0; i < STORED_TOGETHER; i++) values[i] = OutputElement::narrow(numbers.values[i]);
@@ -56,8 +58,8 @@ struct WideEpilogue : Epilogue {
         if (output >= outputs) return;
         const size_t index = size_t(row) * outputs + output;
         Neighbours numbers = with_biases(output, sums);
-        // Plain: the residual may be y itself.
-        if constexpr (HAS_RESIDUAL) numbers.add(at(residual, index)->widened());
+        // In this place: the residual may be y itself.
+        if constexpr (HAS_RESIDUAL) numbers.add(load_fresh(at(residual, index)).widened());
         *at(y, index) = StoredNeighbours(numbers);
     }
 
