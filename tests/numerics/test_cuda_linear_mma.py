@@ -26,6 +26,7 @@ GEOMETRIES = (
     MmaGeometry(16, 2, 1, 2, sharers=5, turns_per_stage=2),
     MmaGeometry(16, 2, 2, 1, turns_per_stage=3, stages=2),
 )
+NARROW = (("AWQ", 13, False), ("AWQ", 16, True), ("whole rows of 8 bits", 37, False))
 ROUNDING = (MmaGeometry(32, 4, 2, 2, rounds_weights=True), MmaGeometry(64, 6, 1, 1, rounds_weights=True))
 
 
@@ -57,6 +58,17 @@ def test_linear_mma(case: LinearCase, execute: Execute) -> None:
 @pytest.mark.parametrize("form", ["AWQ", "Q4_K"])
 def test_linear_mma_geometries(form: str, geometry: MmaGeometry, execute: Execute) -> None:
     case = LinearCase(form, geometry.block_rows + 9, 75, 1000)
+    check_linear(
+        lambda form, call: plan_linear_mma(form, call, CHIP, geometry), _arithmetic(case), case, execute
+    )
+
+
+@pytest.mark.parametrize(("form", "outputs", "is_gated"), NARROW)
+def test_narrow_weights(form: str, outputs: int, is_gated: bool, execute: Execute) -> None:
+    """Fewer tiles than a warp takes: neither these nor lines brought ahead are read beyond the weight's end."""
+    case = LinearCase(form, 5, outputs, 416, is_gated=is_gated)
+    geometry = MmaGeometry(8, 6, 1, 2)
+    assert geometry.is_narrow(case.call)
     check_linear(
         lambda form, call: plan_linear_mma(form, call, CHIP, geometry), _arithmetic(case), case, execute
     )

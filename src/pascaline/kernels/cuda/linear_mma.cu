@@ -3,23 +3,22 @@
 //
 // A warp multiplies TILES tiles of 8 outputs by all of the block's rows, slab by slab of 128 inputs: two tiles are the
 // 16 rows of A, eight rows of x the columns of B. Weights go from memory to registers to the tensor cores, a slab
-// ahead of their use: their layout is that of the operand (matrix_weight.cuh). Of a block's warps,
-// WARPS_ALONG_OUTPUTS share the inputs, which lie in shared memory some slabs ahead too, and WARPS_ALONG_INPUTS groups
-// of them take turns at slabs; the groups' sums are added at the end, in the order of their numbers.
+// ahead of their use: their layout is that of the operand (matrix_weight.cuh). With blocks of 8 rows, lines of a third
+// slab come to L2. Of a block's warps, WARPS_ALONG_OUTPUTS share the inputs, which lie in shared memory some slabs
+// ahead too, and WARPS_ALONG_INPUTS groups of them take turns at slabs; the groups' sums are added at the end, in the
+// order of their numbers.
 //
 // A block of the result is BLOCK_ROWS rows and some outputs; of which turns at its slabs: matrix_shares.cuh.
 //
-// Definitions: those of packed_weight.cuh, matrix_input.cuh and wide_epilogue.cuh; MATRIX_TYPE; TILES, even;
-// WARPS_ALONG_OUTPUTS; WARPS_ALONG_INPUTS; MIN_BLOCKS a multiprocessor; IS_NARROW: the weight has fewer tiles than a
-// warp takes side by side.
-#include "matrix.cuh"
+// Definitions: those of matrix_weight.cuh, matrix_input.cuh, matrix_sums.cuh and wide_epilogue.cuh; MIN_BLOCKS a
+// multiprocessor; IS_NARROW: the weight has fewer tiles than a warp takes side by side.
 #include "matrix_input.cuh"
 #include "matrix_shares.cuh"
+#include "matrix_sums.cuh"
 #include "matrix_weight.cuh"
 #include "wide_epilogue.cuh"
 
 constexpr int WARPS = WARPS_ALONG_OUTPUTS * WARPS_ALONG_INPUTS;
-constexpr int ROW_BLOCKS = BLOCK_ROWS / 8;
 // A warp's tiles are neighbours, or with GATE half of them and the half that those are the gates of.
 constexpr int SEGMENTS = GATE ? 2 : 1;
 constexpr int SEGMENT_TILES = TILES / SEGMENTS;
@@ -34,91 +33,10 @@ constexpr int PART_QUADS = WARPS * 32 * ROW_BLOCKS * TILES / 2;
 // With more rows registers would be spilled for it.
 constexpr bool BRINGS_LINES = BLOCK_ROWS == 8;
 
-static_assert(TILES % 2 == 0 && BLOCK_ROWS % 8 == 0, "products are of 16 outputs and 8 rows");
-
 struct TileLoads {
     QuarterCodes codes;
     QuarterNumbers numbers;
 };
-
-using Sums = float[ROW_BLOCKS][TILES / 2][4];
-
-PASCALINE_INLINE void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(PASCALINE_HOST) && __CUDA_ARCH__ < 800
-    const uint32_t first[2] = {a[0], a[1]}, second[2] = {a[2], a[3]};
-    multiply_16x8x8_half(sums, first, b[0]);
-    multiply_16x8x8_half(sums, second, b[1]);
-#else
-    if constexpr (MATRIX_TYPE == FP16) multiply_16x8x16_half(sums, a, b);
-    if constexpr (MATRIX_TYPE == BF16) multiply_16x8x16_bfloat16(sums, a, b);
-#endif
-}
-
-PASCALINE_INLINE void multiply_integers(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if !defined(PASCALINE_HOST) && __CUDA_ARCH__ < 800
-    multiply(sums, a, b);
-#else
-    multiply_16x8x16_bfloat16(sums, a, b);
-#endif
-}
-
-// Eight rows' sums over each 16 inputs of a slab, found by a product with ones: row 2 * quarter + half of A has them
-// in that half.
-struct InputSums {
-    float sums[4];
-
-    PASCALINE_INLINE void add(const uint32_t (&b)[2], int word, int lane) {
-        constexpr uint32_t ones = MATRIX_TYPE == FP16 ? 0x3C003C00u : 0x3F803F80u;
-        const uint32_t own = lane / 4 == 2 * (lane % 4) + word / WORDS_PER_SUM ? ones : 0u;
-        const uint32_t a[4] = {own, 0u, own, 0u};
-        multiply(sums, a, b);
-    }
-
-    // As B of the product with the small integers b: lane (row, quarter) has the two halves of the quarter.
-    PASCALINE_INLINE void operand(uint32_t (&b)[2], int lane) const {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int from = 4 * (2 * (lane % 4) + half) + lane / 8;
-            const float even = shuffle_from(sums[0], from), odd = shuffle_from(sums[1], from);
-            b[half] = split(lane / 4 % 2 == 0 ? even : odd);
-        }
-    }
-
-  private:
-    static constexpr int WORDS_PER_SUM = WORDS / 2;
-
-    // A sum as two numbers of SUM_TYPE.
-    static PASCALINE_INLINE uint32_t split(float sum) {
-        using Number = Element<SUM_TYPE>;
-        const float high = Number::widen(Number::narrow(sum));
-        return pair_of<SUM_TYPE>(high, sum - high);
-    }
-};
-
-// Adds a slab's products, times D, less the small integers' times E.
-PASCALINE_INLINE void add_scaled(Sums& totals, const Sums& products, const InputSums (&input_sums)[ROW_BLOCKS],
-                                 const FragmentFactors (&factors)[TILES], int lane) {
-#pragma unroll
-    for (int block = 0; block < ROW_BLOCKS; block++) {
-        uint32_t b[2];
-        if constexpr (HAS_SLAB_OFFSETS) input_sums[block].operand(b, lane);
-#pragma unroll
-        for (int pair = 0; pair < TILES / 2; pair++) {
-            float offsets[4] = {};
-            if constexpr (HAS_SLAB_OFFSETS) {
-                const FragmentFactors &lower = factors[2 * pair], &upper = factors[2 * pair + 1];
-                const uint32_t a[4] = {lower.offsets[0], upper.offsets[0], lower.offsets[1], upper.offsets[1]};
-                multiply_integers(offsets, a, b);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const FragmentFactors& own = factors[2 * pair + i / 2];
-                totals[block][pair][i] += own.slab_scale * products[block][pair][i];
-                if constexpr (HAS_SLAB_OFFSETS) totals[block][pair][i] -= own.slab_offset * offsets[i];
-            }
-        }
-    }
-}
 
 // Adds one slab's products to `totals`. `load_next` is called when the slab's own loads have come, with a number that
 // is not known before: a chip's wait for some of a warp's loads waits for those begun since, too, so that the next may
@@ -296,14 +214,21 @@ linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
             }
         };
 
+        // Those of each segment's codes, and one of its scales.
         const auto bring_lines = [&](int slab) {
-            constexpr int lines = SEGMENT_TILES * TILE_BYTES / 128;
-            if (slab >= own_turns.last || lane > lines) return;
+            constexpr int tile_lines = TILE_BYTES / 128;
+            const int lines = tile_lines * (IS_NARROW ? block_outputs.tiles : SEGMENT_TILES);
+            if (slab >= own_turns.last) return;
 #pragma unroll
-            for (int segment = 0; segment < SEGMENTS; segment++) {
-                const int first = first_tiles[segment];
-                bring_line(lane < lines ? codes_place(weight, slab, first, 0) + lane * 128
-                                        : number_place(weight, slab, first * TILE_OUTPUTS, 0).scale);
+            for (int from = 0; from <= tile_lines * SEGMENT_TILES; from += 32) {
+                const int line = from + lane;
+                if (line > lines) return;
+#pragma unroll
+                for (int segment = 0; segment < SEGMENTS; segment++) {
+                    const int first = first_tiles[segment];
+                    bring_line(line < lines ? codes_place(weight, slab, first, 0) + line * 128
+                                            : number_place(weight, slab, first * TILE_OUTPUTS, 0).scale);
+                }
             }
         };
 

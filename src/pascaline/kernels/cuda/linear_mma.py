@@ -187,11 +187,6 @@ def _fits(geometry: MmaGeometry, form: SlabbedForm, chip: ChipLimits) -> bool:
     )
 
 
-def _asks_beyond(geometry: MmaGeometry, call: LinearCall) -> bool:
-    """Whether lines that it has brought to L2 ahead, with the fewest rows, may be beyond the weight's end."""
-    return geometry.block_rows == _ROWS[0] and geometry.is_narrow(call)
-
-
 def _registers(geometry: MmaGeometry, form: SlabbedForm, chip: ChipLimits) -> int:
     """A thread's: sums in one level or two, fragments, two slabs' codes and numbers, inputs on their way."""
     tiles, rows = geometry.tiles, geometry.block_rows
@@ -207,11 +202,7 @@ def _geometries(form: SlabbedForm, call: LinearCall, chip: ChipLimits) -> Iterat
     """Those that fit, the fastest by a model first; of equals the one of fewer warps."""
     fitting: list[MmaGeometry] = []
     for rows in [each for each in _ROWS if each >= call.rows] or _ROWS[-1:]:
-        fitting = [
-            each
-            for each in _possible(rows, form, call, chip)
-            if _fits(each, form, chip) and not _asks_beyond(each, call)
-        ]
+        fitting = [each for each in _possible(rows, form, call, chip) if _fits(each, form, chip)]
         if fitting:
             break
     yield from sorted(fitting, key=lambda each: (_modelled_cycles(each, form, call, chip), each.warps))

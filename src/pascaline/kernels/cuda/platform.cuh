@@ -181,7 +181,9 @@ PASCALINE_INLINE float4 load_fresh(const float4* address) {
 
 // Has a line of 128 bytes brought to L2.
 PASCALINE_INLINE void bring_line(const uint8_t* address) {
-#if !defined(PASCALINE_HOST)
+#if defined(PASCALINE_HOST)
+    static_cast<void>(*static_cast<const volatile uint8_t*>(address));  // what is out of bounds is caught
+#else
     asm volatile("prefetch.global.L2 [%0];" : : "l"(address));
 #endif
 }
