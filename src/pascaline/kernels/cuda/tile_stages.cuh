@@ -20,11 +20,12 @@ constexpr bool HAS_TOTALS = HAS_OFFSETS || IS_ZERO_APART;
 constexpr bool IS_SHIFTED = BITS == 4 && !HAS_TABLE && ZERO == 8 && ZERO_BITS == 0;
 
 constexpr int SLAB_WORDS = SLAB / 4, HALF_WORDS = SLAB_WORDS / 2, GROUP_WORDS = GROUP / 4;
-constexpr int INPUT_LOADS = (BLOCK_ROWS * (HALF_WORDS / 4) + THREADS - 1) / THREADS;
+constexpr int INPUT_LOADS = BLOCK_ROWS * (HALF_WORDS / 4) / THREADS;
 // Quarters of an output go to neighbouring threads, pairs of them at least, which are 32 bytes of 4-bit codes;
 // a thread has QUARTER_LOADS of each of its outputs.
 constexpr int QUARTERS_AT_ONCE = WARPS_M < 4 ? 2 : 4, QUARTER_LOADS = 4 / QUARTERS_AT_ONCE;
-constexpr int WEIGHT_LOADS = (BLOCK_OUTPUTS * 4 + THREADS - 1) / THREADS;
+constexpr int WEIGHT_LOADS = BLOCK_OUTPUTS * 4 / THREADS;
+static_assert(4 % WARPS_N == 0 && 4 % WARPS_M == 0, "every thread has as many loads");
 constexpr uint32_t START = 0x4B400000u;  // 1.5 * 2^23
 constexpr float START_VALUE = 12582912.0f;
 
@@ -69,7 +70,6 @@ struct InputStage {
     uint4 parts[INPUT_LOADS];
 
     static constexpr int PIECES = HALF_WORDS / 4;
-    static constexpr bool IS_FULL = BLOCK_ROWS * PIECES % THREADS == 0;
 
     PASCALINE_INLINE InputStage(const QuantisedInput& input, int slab) {
         const int first = row_of(0, input.rows);
@@ -85,7 +85,6 @@ struct InputStage {
     PASCALINE_INLINE void load() {
 #pragma unroll
         for (int part = 0; part < INPUT_LOADS; part++) {
-            if (!IS_FULL && local(part) >= BLOCK_ROWS) return;
             parts[part] = load_constant(reinterpret_cast<const uint4*>(place + further[part]) + half * PIECES);
         }
     }
@@ -93,7 +92,6 @@ struct InputStage {
     PASCALINE_INLINE void store(SharedInputs& shared) const {
 #pragma unroll
         for (int part = 0; part < INPUT_LOADS; part++) {
-            if (!IS_FULL && local(part) >= BLOCK_ROWS) return;
             uint32_t* words = shared.words + input_place(4 * (threadIdx.x % PIECES)) + local(part);
             words[0] = parts[part].x;
             words[BLOCK_ROWS] = parts[part].y;
@@ -118,8 +116,6 @@ struct WeightStage {
     QuarterCodes codes[WEIGHT_LOADS];
     QuarterNumbers numbers[WEIGHT_LOADS];
 
-    static constexpr bool IS_FULL = BLOCK_OUTPUTS * QUARTERS_AT_ONCE >= THREADS;
-
     PASCALINE_INLINE WeightStage(const PackedWeight& packed, int all_outputs, int slab)
         : weight(packed), outputs(all_outputs) {
         place = codes_place(weight, slab, output(0) / TILE_OUTPUTS, lane(0));
@@ -128,7 +124,6 @@ struct WeightStage {
     // The first or the second half of the quarters; one alone is in the second.
     template <int half>
     PASCALINE_INLINE void load(int slab) {
-        if (!IS_FULL && local(0) >= BLOCK_OUTPUTS) return;
 #pragma unroll
         for (int part = first_part(half); part < first_part(half + 1); part++) {
             const uint8_t* own = place + (output(part) / TILE_OUTPUTS - output(0) / TILE_OUTPUTS) * TILE_BYTES;
@@ -141,7 +136,6 @@ struct WeightStage {
 
     template <int half>
     PASCALINE_INLINE void store(SharedSlab& shared, int slab) {
-        if (!IS_FULL && local(0) >= BLOCK_OUTPUTS) return;
 #pragma unroll
         for (int part = first_part(half); part < first_part(half + 1); part++) {
             // What is known again is not kept: in sm_61's code, one register too many costs the allocator its
