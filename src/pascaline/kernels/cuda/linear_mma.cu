@@ -125,8 +125,8 @@ PASCALINE_INLINE void write_part(const Sums& totals, float4* part) {
     }
 }
 
-// `totals` become the sums of all parts, in their order; the own is not in memory.
-PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int own_part, int parts) {
+// `totals` become the sums of all parts, in their order.
+PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int parts) {
     // So many blocks' sums are on their way at once.
     constexpr int blocks = ROW_BLOCKS % 4 == 0 ? 4 : ROW_BLOCKS % 3 == 0 ? 3 : ROW_BLOCKS;
 #pragma unroll
@@ -138,9 +138,7 @@ PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int own_
             for (int block = 0; block < blocks; block++) {
 #pragma unroll
                 for (int pair = 0; pair < TILES / 2; pair++) {
-                    const float(&own)[4] = totals[first + block][pair];
-                    float4 four = make_float4(own[0], own[1], own[2], own[3]);
-                    if (part != own_part) four = load_fresh(theirs + place_in_part(first + block, pair));
+                    const float4 four = load_fresh(theirs + place_in_part(first + block, pair));
                     sums[block][pair][0] += four.x;
                     sums[block][pair][1] += four.y;
                     sums[block][pair][2] += four.z;
@@ -277,11 +275,10 @@ linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
         wait_for_copies<0>();
         if (!shares.is_whole(stretch)) {
             float4* const parts = reinterpret_cast<float4*>(partial_sums);
-            const bool is_last = shares.is_last(
-                stretch, arrivals, [&](int slot) { write_part(totals, parts + size_t(slot) * PART_QUADS); });
-            if (!is_last) continue;
+            write_part(totals, parts + size_t(shares.slot(stretch, shares.own_sharer())) * PART_QUADS);
+            if (!shares.is_last(stretch, arrivals)) continue;
             const int first = shares.first_sharer(stretch);
-            add_parts(totals, parts + size_t(shares.slot(stretch, first)) * PART_QUADS, shares.own_sharer() - first,
+            add_parts(totals, parts + size_t(shares.slot(stretch, first)) * PART_QUADS,
                       shares.last_sharer(stretch) - first + 1);
         }
 

@@ -155,7 +155,7 @@ def plan_linear_mma(
         shared_bytes=geometry.shared_bytes,
         scratch={
             "partial_sums": Scratch(4 * max(1, sums)),
-            "arrivals": Scratch(8 * max(1, shared), is_zeroed=True),
+            "arrivals": Scratch(4 * max(1, shared), is_zeroed=True),
         },
         geometry=geometry,
         begins_early=True,

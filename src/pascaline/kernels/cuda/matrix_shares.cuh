@@ -6,7 +6,7 @@
 // which may end one block of the result and begin the next. Sums of a part of a block's turns meet in memory, where
 // the last one to come adds them, in the order of the turns.
 #pragma once
-#include "platform.cuh"
+#include "arrivals.cuh"
 
 // Some turns at one block of the result.
 struct Stretch {
@@ -35,31 +35,12 @@ class Shares {
 
     PASCALINE_INLINE bool is_whole(const Stretch& stretch) const { return stretch.turns == turns_; }
 
-    // Brings the sums of the stretch's block together: true in the block of threads that comes last, when all others'
-    // are in memory. These write theirs by `write(slot)`.
-    template <typename Write>
-    PASCALINE_INLINE bool is_last(const Stretch& stretch, uint32_t* arrivals, Write write) const {
-        __shared__ bool comes_last;
-        uint32_t* const arrived = arrivals + 2 * shared_block(stretch);
-        uint32_t* const written = arrived + 1;
-        const uint32_t others = uint32_t(last_sharer(stretch) - first_sharer(stretch));
-        if (threadIdx.x == 0) comes_last = atomicAdd(arrived, 1u) == others;
-        __syncthreads();
-        if (!comes_last) {
-            write(slot(stretch, own_sharer()));
-            __threadfence();
-            __syncthreads();
-            if (threadIdx.x == 0) atomicAdd(written, 1u);
-            return false;
-        }
-        if (threadIdx.x == 0) {
-            // All have come before: none waits for one that is yet to run.
-            while (atomicAdd(written, 0u) != others) continue;
-            *arrived = *written = 0u;
-            __threadfence();
-        }
-        __syncthreads();
-        return true;
+    // True in the block of threads that comes last of those that have written their sums of the stretch's block.
+    //
+    // arrivals: a zero a shared block, and zero again at the end.
+    PASCALINE_INLINE bool is_last(const Stretch& stretch, uint32_t* arrivals) const {
+        __shared__ uint32_t arrived;
+        return comes_last(arrivals + shared_block(stretch), last_sharer(stretch) - first_sharer(stretch) + 1, arrived);
     }
 
     // Who has turns at the stretch's block, in their order.
