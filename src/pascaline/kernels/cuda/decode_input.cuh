@@ -73,7 +73,7 @@ PASCALINE_INLINE void pair_words(uint32_t (&words)[WORDS]) {
     for (int word = 0; word < WORDS; word++) words[word] = paired[word];
 }
 
-// `integer_sums` are those of the quarter's halves of 16 inputs.
+// The sums are of the integers of the quarter's halves of 16 inputs.
 PASCALINE_INLINE void finish_input(QuarterInput& input, int32_t first_sum, int32_t second_sum) {
     const int32_t sums[2] = {first_sum, second_sum};
 #pragma unroll

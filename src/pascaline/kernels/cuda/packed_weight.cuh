@@ -234,16 +234,9 @@ struct NumberPlace {
     const uint8_t* zero;
     int integers_shift, zero_shift;  // of the nibble
 
-    // That of the same output so many tiles further on.
-    PASCALINE_INLINE void advance(int tiles) {
-        scale += tiles * SCALE_STRIDE;
-        integers += tiles * INTEGERS_STRIDE;
-        integers_high += tiles * 4 * TILE_OUTPUTS;
-        zero += tiles * ZERO_STRIDE;
-    }
-
-    static constexpr int SCALE_STRIDE = TILE_OUTPUTS * SCALES_PER_SLAB * SCALE_BYTES;
     static constexpr int INTEGERS_BYTES = INTEGERS == SCALES_8_8 || INTEGERS == SCALES_OFFSETS_4 ? 2 : 1;
+    // Bytes from a tile's to the next one's.
+    static constexpr int SCALE_STRIDE = TILE_OUTPUTS * SCALES_PER_SLAB * SCALE_BYTES;
     static constexpr int INTEGERS_STRIDE = 4 * TILE_OUTPUTS * INTEGERS_BYTES;
     static constexpr int ZERO_STRIDE = TILE_OUTPUTS * SCALES_PER_SLAB / (ZERO_BITS == 4 ? 2 : 1);
 };

@@ -26,9 +26,8 @@ struct QuantisedInput {
 // The nearest integer of x / scale, for inverse = 1 / scale.
 PASCALINE_INLINE int32_t quantised(float x, float inverse) { return round_to_int(x * inverse); }
 
-// The two planes of an integer: high is rounded, so that low is a signed byte.
+// The high one of an integer's two planes: rounded, so that the low one is a signed byte.
 PASCALINE_INLINE int32_t high_plane(int32_t integer) { return (integer + 128) >> 8; }
-PASCALINE_INLINE int32_t low_plane(int32_t integer) { return integer - (high_plane(integer) << 8); }
 
 // The lowest bytes of four integers, as one word.
 PASCALINE_INLINE uint32_t pack_bytes(int32_t a, int32_t b, int32_t c, int32_t d) {

@@ -6,6 +6,7 @@
 // x 8 k, each of 128 bytes, a column's 8 numbers together: those of the upper k follow the lower, and the next 8
 // columns come B_STRIDE bytes on (PTX ISA, "Matrix-Descriptor", K-major without swizzling).
 #pragma once
+#include "async_copy.cuh"
 #include "matrix.cuh"
 
 constexpr int B_BLOCK = 128, B_STRIDE = 2048;  // bytes
@@ -50,16 +51,10 @@ PASCALINE_INLINE void publish_barriers() {}
 
 typedef uint64_t SharedOperand;
 
-PASCALINE_INLINE uint32_t address_in_shared(const void* shared) {
-    uint32_t address;
-    asm("{ .reg .u64 place; cvta.to.shared.u64 place, %1; cvt.u32.u64 %0, place; }" : "=r"(address) : "l"(shared));
-    return address;
-}
-
 // B begins here, at a multiple of 16 bytes.
 PASCALINE_INLINE SharedOperand shared_operand(const void* b) {
     constexpr uint64_t strides = uint64_t(B_BLOCK >> 4) << 16 | uint64_t(B_STRIDE >> 4) << 32;
-    return strides | (address_in_shared(b) & 0x3FFFFu) >> 4;
+    return strides | (shared_address(b) & 0x3FFFFu) >> 4;
 }
 
 // Begins a product: its registers may be touched again after a wait.
@@ -155,13 +150,13 @@ struct CopyBarrier {
 
     // Before `publish_barriers` and a barrier of the block.
     PASCALINE_INLINE void start(int arrivals) {
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address_in_shared(this)), "r"(arrivals)
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(this)), "r"(arrivals)
                      : "memory");
     }
 
     // Arrives, and has the round wait for so many bytes more.
     PASCALINE_INLINE void expect(int nbytes) {
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address_in_shared(this)),
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(this)),
                      "r"(nbytes)
                      : "memory");
     }
@@ -170,13 +165,13 @@ struct CopyBarrier {
     PASCALINE_INLINE void copy(void* shared, const void* source, int nbytes) {
         asm volatile(
             "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                address_in_shared(shared)),
-            "l"(source), "r"(nbytes), "r"(address_in_shared(this))
+                shared_address(shared)),
+            "l"(source), "r"(nbytes), "r"(shared_address(this))
             : "memory");
     }
 
     PASCALINE_INLINE void arrive() {
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address_in_shared(this)) : "memory");
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(this)) : "memory");
     }
 
     // All threads wait for the end of a round; rounds are counted modulo 2.
@@ -186,7 +181,7 @@ struct CopyBarrier {
     PASCALINE_INLINE void wait_one(int round) {
         asm volatile(
             "{ .reg .pred done; again%=: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;"
-            " @!done bra again%=; }" ::"r"(address_in_shared(this)),
+            " @!done bra again%=; }" ::"r"(shared_address(this)),
             "r"(round)
             : "memory");
     }

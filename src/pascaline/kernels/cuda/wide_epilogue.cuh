@@ -14,17 +14,6 @@ struct alignas(4 * STORED_TOGETHER) Neighbours {
 #pragma unroll
         for (int i = 0; i < STORED_TOGETHER; i++) values[i] += addends.values[i];
     }
-
-    // Of sums that other blocks wrote.
-    static PASCALINE_INLINE Neighbours fresh(const float* sums) {
-        Neighbours result;
-        if constexpr (STORED_TOGETHER == 4) {
-            *reinterpret_cast<float4*>(result.values) = load_fresh(reinterpret_cast<const float4*>(sums));
-        } else {
-            result.values[0] = load_fresh(sums);
-        }
-        return result;
-    }
 };
 
 // What y has of them in memory.
