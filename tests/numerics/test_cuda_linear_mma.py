@@ -65,7 +65,7 @@ def test_linear_mma_geometries(form: str, geometry: MmaGeometry, execute: Execut
 
 @pytest.mark.parametrize(("form", "outputs", "is_gated"), NARROW)
 def test_narrow_weights(form: str, outputs: int, is_gated: bool, execute: Execute) -> None:
-    """Fewer tiles than a warp takes: neither these nor lines brought ahead are read beyond the weight's end."""
+    """Fewer tiles than a warp takes: neither loads nor lines brought ahead go beyond the weight's end."""
     case = LinearCase(form, 5, outputs, 416, is_gated=is_gated)
     geometry = MmaGeometry(8, 6, 1, 2)
     assert geometry.is_narrow(case.call)

@@ -29,7 +29,7 @@ constexpr int SUM_STRIDE = SEGMENTS * BLOCK_OUTPUTS + 4;
 // Sums of a part of a block's turns, four together.
 constexpr int PART_QUADS = WARPS * 32 * ROW_BLOCKS * TILES / 2;
 
-// PERF: registers hold two slabs, which is less than memory has on its way: lines of a third come to L2, by a lane each.
+// PERF: registers hold two slabs, which is less than memory has on its way: lines of a third come to L2, each by a lane.
 // With more rows registers would be spilled for it.
 constexpr bool BRINGS_LINES = BLOCK_ROWS == 8;
 
