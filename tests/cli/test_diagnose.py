@@ -118,11 +118,3 @@ def test_a_page_without_a_name_is_one_message(run: Run, path: str) -> None:
     assert outcome.code == 2
     assert outcome.stderr.startswith("pascaline: cannot write")
     assert outcome.stderr.count("\n") == 1
-
-
-def test_a_full_disk_is_one_message() -> None:
-    with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "pascaline.cli.app", "diagnose", HALF, "--json"]
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == "pascaline: cannot write the output: No space left on device\n"

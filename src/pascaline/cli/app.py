@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from io import TextIOWrapper
 from typing import NoReturn
 
 from pascaline.cli.ending import INTERRUPTED, run
@@ -37,9 +36,6 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> NoReturn:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 lacks "±" and bars
     run(app, "pascaline")
 
 
