@@ -22,10 +22,12 @@ import torch
 from linears import format_cases
 
 from pascaline.cli.ending import run
+from pascaline.core.files import writable_folder
 from pascaline.core.progress import Progress
 from pascaline.engine.card import settle_chip
 from pascaline.engine.device import settle_device
 from pascaline.kernels.cuda.autotune import ROWS, CardTimer, build_candidates, products_of, tune_product
+from pascaline.kernels.cuda.tuned import tuned_folder
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights import Slabbed
 from pascaline.weights.slab_layout import to_slabs
@@ -66,6 +68,7 @@ def main() -> int:
     parser.add_argument("--budget-s", type=float, default=240.0)
     options = parser.parse_args()
     began = time.monotonic()
+    folders = [writable_folder(each) for each in (tuned_folder(), *options.copy_to)]
     device, _ = settle_device("cuda")
     chip, kernels, notes = settle_chip(device)
     for note in notes:
@@ -97,7 +100,7 @@ def main() -> int:
                 print(f"{name}, M = {product.call.rows}: {type(error).__name__}: {error}", flush=True)
                 torch.cuda.synchronize(device)  # raises where the card's context is lost
                 failed = True
-            for folder in (None, *options.copy_to):
+            for folder in folders:
                 path = tuned.write(card, folder)
         print(f"{name}: {time.monotonic() - started:.1f} s; {len(tuned)} entries in {path}", flush=True)
         del timer

@@ -13,7 +13,8 @@ from linears.our_ways import NamedRecipe
 from pascaline.hardware.architectures import architectures
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_product import Product, product_of
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.weights.slabbed import Slabbed
@@ -22,9 +23,9 @@ _HALF = torch.float16
 _MOST_ROWS = {"mma": 512, "simt": 2048}
 """Beyond which a way would take most of the time of a comparison, and is many times slower than others."""
 
-_FAMILIES = {
+_FAMILIES: dict[str, str | tuple[str, ...]] = {
     "linear_decode": "decode_",
-    "linear_rows": "rows_",
+    "linear_rows": ("rows_", "matrix_"),
     "linear_mma": "mma",
     "linear_wgmma": "wgmma",
     "linear_tile": "tile_",

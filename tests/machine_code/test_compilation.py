@@ -46,7 +46,7 @@ ONLY = {"linear_wgmma": "9.0"}
 
 def since(case: Representative) -> str:
     """The first chip that a case is for."""
-    if case.unit == "tensor_bf16":
+    if case.unit in ("tensor_bf16", "tensor_int8"):
         return "8.0"
     if case.unit == "int8":
         return "6.1"
@@ -58,8 +58,8 @@ def is_newer(chip: str, first: str) -> bool:
 
 
 def one_a_kernel() -> list[Representative]:
-    """The first of each source file."""
-    return list({case.name.split()[0]: case for case in reversed(REPRESENTATIVES)}.values())
+    """The first of each source file, by each unit that it multiplies with."""
+    return list({(case.name.split()[0], case.unit): case for case in reversed(REPRESENTATIVES)}.values())
 
 
 def check(nvrtc: Nvrtc, chip: str, cases: Iterable[Representative]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from audit import Result, audit
 from machine_code_cases import needs_nvrtc
@@ -10,10 +12,19 @@ from pascaline.kernels.cuda.audited import CHIPS
 
 pytestmark = needs_nvrtc
 
-SHORTFALLS = {
-    "linear_decode int4, 1 rows": "registers spilled on 10.0 and 12.0, none of them in the main loop",
+SPILLS = {
+    "linear_decode int4, 1 rows": {"10.0", "12.0"},
+    "linear_rows int4, 8 rows, 2 planes by tensor cores": {"8.0", "9.0", "10.0", "12.0"},
+    "linear_rows int4, 8 rows, 1 planes by tensor cores": {"9.0", "10.0"},
 }
-"""Kernels that are not yet what is expected of them, on some chips at least."""
+"""Kernels that spill some registers, and on which chips; none in the main loop."""
+
+_BESIDE_THE_MAIN_LOOP = re.compile(r"\d+ bytes of local memory, \d+ accesses, 0 of them in the main loop")
+
+
+def _is_known(result: Result) -> bool:
+    is_listed = result.compute_capability in SPILLS.get(result.case.name, ())
+    return is_listed and all(_BESIDE_THE_MAIN_LOOP.fullmatch(each) for each in result.found)
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +37,11 @@ def results() -> list[Result]:
 def test_machine_code_is_as_expected(chip: str, results: list[Result]) -> None:
     here = [result for result in results if result.compute_capability == chip]
     assert here
-    assert [str(each) for each in here if each.found and each.case.name not in SHORTFALLS] == []
+    assert [str(each) for each in here if each.found and not _is_known(each)] == []
     assert all(each.code is not None for each in here)
 
 
-def test_shortfalls_are_still_there(results: list[Result]) -> None:
+def test_spills_are_still_there(results: list[Result]) -> None:
     """What is mended is taken off the list."""
-    assert {each.case.name for each in results if each.found} == set(SHORTFALLS)
+    listed = {(name, chip) for name, chips in SPILLS.items() for chip in chips}
+    assert {(each.case.name, each.compute_capability) for each in results if each.found} == listed

@@ -11,7 +11,12 @@ from linear_harness import FORMS, Execute, LinearCase, check_far_outputs, check_
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_call import LinearCall
-from pascaline.kernels.cuda.linear_rows import RowsGeometry, candidates_linear_rows, plan_linear_rows
+from pascaline.kernels.cuda.linear_rows import (
+    MATRIX_SCALE_GROUPS,
+    RowsGeometry,
+    candidates_linear_rows,
+    plan_linear_rows,
+)
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.packed_cases import random_packed
 from pascaline.weights.slab_layout import slabbed_form
@@ -20,6 +25,8 @@ from pascaline.weights.slabbed import SlabbedForm
 CHIP = ChipLimits((6, 1), 3)
 EXACT = Arithmetic(planes=2, scale_group=32)
 FAST = Arithmetic(planes=1, scale_group=128)
+BY_TENSOR_CORES = {planes: Arithmetic(planes, group) for planes, group in MATRIX_SCALE_GROUPS.items()}
+AMPERE = ChipLimits((8, 0), 3)
 IN_FP32 = Arithmetic(code_excess=128.0)
 MAXWELL = ChipLimits((5, 2), 3)
 
@@ -70,6 +77,31 @@ def test_small_blocks(execute: Execute) -> None:
     check_linear(plan, FAST, LinearCase("AWQ", 8, 250, 640), execute)
 
 
+def _by_tensor_cores(planes: int, geometry: RowsGeometry | None = None) -> functools.partial:
+    return functools.partial(
+        plan_linear_rows, chip=AMPERE, planes=planes, geometry=geometry, by_tensor_cores=True
+    )
+
+
+@pytest.mark.parametrize("case", linear_cases(rows=(3, 7, 8, 11, 16, 1)), ids=str)
+def test_linear_rows_by_tensor_cores(case: LinearCase, execute: Execute) -> None:
+    check_linear(_by_tensor_cores(2), BY_TENSOR_CORES[2], case, execute)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 6, 13])
+def test_one_plane_by_tensor_cores(form: str, rows: int, execute: Execute) -> None:
+    check_linear(_by_tensor_cores(1), BY_TENSOR_CORES[1], LinearCase(form, rows, 150), execute)
+
+
+@pytest.mark.parametrize("geometry", [each for each in GEOMETRIES if each.warps >= 4], ids=str)
+@pytest.mark.parametrize("planes", [1, 2])
+def test_geometries_by_tensor_cores(planes: int, geometry: RowsGeometry, execute: Execute) -> None:
+    """Slabs that are no whole steps of warps along K; gates and ups."""
+    case = LinearCase("Q4_K", 3, 336, 1300, output_dtype=torch.float32, is_gated=True)
+    check_linear(_by_tensor_cores(planes, geometry), BY_TENSOR_CORES[planes], case, execute)
+
+
 def _check_in_fp32(case: LinearCase, execute: Execute, geometry: RowsGeometry | None = None) -> None:
     def plan(form: SlabbedForm, call: LinearCall) -> LaunchPlan:
         is_permuted = FORMS[case.form].permutation
@@ -109,6 +141,10 @@ def test_what_it_refuses() -> None:
     form = slabbed_form(random_packed(FORMS["AWQ"], 8, 128, torch.Generator()))
     with pytest.raises(UnsupportedError, match="17 rows at once"):
         plan_linear_rows(form, LinearCall(17, 8, 128), CHIP, 2)
+    with pytest.raises(UnsupportedError, match="fp32 inputs by products of bytes"):
+        plan_linear_rows(form, LinearCall(3, 8, 128), AMPERE, 0, by_tensor_cores=True)
+    with pytest.raises(UnsupportedError, match="products of bytes on sm_75"):
+        plan_linear_rows(form, LinearCall(3, 8, 128), ChipLimits((7, 5), 3), 2, by_tensor_cores=True)
     with pytest.raises(UnsupportedError, match="a gated product of 24 outputs"):
         plan_linear_rows(form, LinearCall(3, 24, 128, is_gated=True), CHIP, 2)
     with pytest.raises(UnsupportedError, match="integer dot products on sm_60"):
@@ -121,3 +157,13 @@ def test_candidates_are_few_and_different() -> None:
     assert plans[0] == plan_linear_rows(form, LinearCall(8, 3584, 3584), ChipLimits((6, 1), 30), 2)
     keys = [(plan.specialisation, plan.grid) for plan in plans]
     assert len(set(keys)) == len(keys) <= 24
+
+
+@pytest.mark.parametrize(("rows", "planes"), [(2, 1), (8, 1), (16, 1), (2, 2), (16, 2)])
+def test_candidates_of_tensor_cores_are_few_and_different(rows: int, planes: int) -> None:
+    form = slabbed_form(random_packed(FORMS["AWQ"], 8, 128, torch.Generator()))
+    call = LinearCall(rows, 3584, 3584)
+    plans = candidates_linear_rows(form, call, AMPERE, planes, by_tensor_cores=True)
+    assert plans[0] == plan_linear_rows(form, call, AMPERE, planes, by_tensor_cores=True)
+    keys = [(plan.specialisation, plan.grid) for plan in plans]
+    assert len(set(keys)) == len(keys) <= 12

@@ -21,7 +21,8 @@ from pascaline.kernels import OPS, Kernel
 from pascaline.kernels.cuda import linear_recipes
 from pascaline.kernels.cuda.bound_launch import BoundLaunch
 from pascaline.kernels.cuda.linear_product import product_of
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
 from pascaline.kernels.cuda_linear import LINEARS, in_slabs

@@ -23,6 +23,8 @@ ROWS = {
     "decode_two_planes": 1,
     "rows_two_planes": 8,
     "rows_one_plane": 8,
+    "matrix_two_planes": 8,
+    "matrix_one_plane": 8,
     "mma": 16,
     "wgmma": 64,
     "tile_two_planes": 64,

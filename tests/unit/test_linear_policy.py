@@ -13,7 +13,8 @@ from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
 from pascaline.kernels.cuda.linear_product import ROW_STEPS, product_of
 from pascaline.kernels.cuda.linear_runner import recipe_of
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.likeness import likeness
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed

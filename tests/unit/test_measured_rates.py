@@ -133,6 +133,12 @@ def test_a_cache_that_cannot_be_made_is_named(cache: Path) -> None:
     assert load_measured(RATES.name) is None
 
 
+def test_a_cache_that_cannot_be_written_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match=r"cache/measured cannot be written to\. Point PASCALINE_CACHE"):
+        save_measured(RATES)
+
+
 def test_any_name_is_a_file_in_the_folder(cache: Path) -> None:
     for name in ("../../etc/passwd", "", "Ω" * 500, "x" * 500):
         path = measured_path(name)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tune_linears import FORMS, random_slabbed
+from tune_linears import FORMS, main, random_slabbed
 
 from pascaline.core.errors import ConfigError
 from pascaline.engine import card
@@ -155,6 +155,18 @@ def test_an_entry_that_was_changed_is_named_and_its_kernel_chooses_for_itself(
     assert known.geometry(WAYS[data["linears"][0]["way"]], product) is not None
 
 
+def test_an_entry_whose_geometry_has_other_fields_by_now_is_passed_over(weight: Slabbed) -> None:
+    path = found_by_grid(weight, (1,)).write(CARD)
+    data = json.loads(path.read_text())
+    entry = data["linears"][1]
+    entry["geometry"]["former"] = entry["geometry"].pop("blocks")
+    entry["digest"] = tuned._digest(entry)
+    path.write_text(json.dumps(data))
+    known, product = read(), product_of(weight, 1, LIMITS)
+    assert len(known) == len(data["linears"]) - 1
+    assert known.get(WAYS[entry["way"]], product) is None
+
+
 def test_an_engine_that_starts_tells_of_it(weight: Slabbed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "KernelSet", lambda _device: SimpleNamespace(limits=LIMITS))
     monkeypatch.setattr(card, "_roofline", lambda _device: ROOFLINE)
@@ -189,6 +201,28 @@ def test_a_cache_that_cannot_be_written_is_a_message(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match=r"cannot make .*Not a directory.*Point PASCALINE_CACHE"):
         TunedLinears().write(CARD)
     assert len(read()) == 0
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match=r"shipped cannot be written to\. Name a folder"):
+        TunedLinears().write(CARD, tmp_path / "shipped")
+
+
+@pytest.mark.parametrize(
+    ("cache", "arguments", "message"),
+    [
+        ("file", (), r"cannot make .*/file/tuned: Not a directory\. Point PASCALINE_CACHE"),
+        ("cache", ("--copy-to", "file/below"), r"cannot make file/below: Not a directory\. Name a folder"),
+    ],
+    ids=["cache", "--copy-to"],
+)
+def test_it_is_a_message_before_anything_is_measured(
+    cache: str, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PASCALINE_CACHE", str(tmp_path / cache))
+    monkeypatch.setattr("sys.argv", ["tune_linears.py", *arguments])
+    with pytest.raises(ConfigError, match=message):
+        main()
 
 
 def test_this_machines_findings_replace_those_that_come_with_the_package(

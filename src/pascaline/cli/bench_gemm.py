@@ -13,8 +13,9 @@ from pascaline.cli.interrupts import uninterrupted
 from pascaline.cli.options import Device, DeviceOption, JsonOption
 from pascaline.cli.output import print_json
 from pascaline.cli.progress_bars import ProgressBars
+from pascaline.core.files import writable_folder
 from pascaline.core.units import format_number
-from pascaline.hardware.measured import make_folder
+from pascaline.hardware.measured import measured_folder
 from pascaline.report.numbers import seconds
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def gemm(
 
     shapes = [parse_shape(text) for text in shape or ()]
     if save:
-        make_folder()
+        writable_folder(measured_folder())
     with ProgressBars() as progress:
         settled, notes = settle_device(device.value)
         report = bench_gemm(settled, shapes, progress)

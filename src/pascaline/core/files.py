@@ -7,7 +7,26 @@ import os
 import secrets
 from pathlib import Path
 
+from pascaline.core.env import cache_dir
 from pascaline.core.errors import ConfigError
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make the folder, and return it: nobody measures for minutes what cannot be saved then.
+
+    Raises
+    ------
+    ConfigError : it cannot be made or written.
+    """
+    named = "Point PASCALINE_CACHE to" if folder.is_relative_to(cache_dir()) else "Name"
+    remedy = f"{named} a folder that you may write to"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make {folder}: {error.strerror}", remedy=remedy) from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"{folder} cannot be written to", remedy=remedy)
+    return folder
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -21,8 +20,8 @@ from typing import Literal
 import msgspec
 
 from pascaline.core import env
-from pascaline.core.errors import ConfigError, PascalineError
-from pascaline.core.files import write_atomically
+from pascaline.core.errors import PascalineError
+from pascaline.core.files import writable_folder, write_atomically
 from pascaline.core.threads import compute_threads
 
 SCHEMA = 1
@@ -113,27 +112,12 @@ def silent(_: str) -> None:
 def measured_path(name: str) -> Path:
     """Where the rates of the chip of this name are kept."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_MAX_NAME]
-    return _folder() / f"{slug or 'unnamed'}.json"
+    return measured_folder() / f"{slug or 'unnamed'}.json"
 
 
-def _folder() -> Path:
+def measured_folder() -> Path:
+    """Of all chips' rates."""
     return env.cache_dir() / "measured"
-
-
-def make_folder() -> None:
-    """Make the folder of `measured_path`: nobody measures for minutes what cannot be saved then.
-
-    Raises
-    ------
-    ConfigError : it cannot be made or written.
-    """
-    folder, remedy = _folder(), "Point PASCALINE_CACHE to a folder that you may write to"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {folder}: {error.strerror}", remedy=remedy) from None
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{folder} cannot be written to", remedy=remedy)
 
 
 @functools.cache
@@ -189,7 +173,7 @@ def save_measured(rates: MeasuredRates) -> Path:
     ------
     ConfigError : the cache folder cannot be written.
     """
-    make_folder()
+    writable_folder(measured_folder())
     path = measured_path(rates.name)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(rates), indent=2) + b"\n")
     return path

@@ -12,7 +12,8 @@ from pascaline.kernels.cuda.linear_bounds import Terms, call_bound, product_boun
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.linear_product import Product, product_of
 from pascaline.kernels.cuda.linear_runner import ALIGNMENT_BYTES, is_in_one_piece, recipe_of
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Chip, Kernel, Workspace

@@ -14,7 +14,7 @@ from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
 from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
-from pascaline.kernels.cuda.linear_rows import plan_linear_rows
+from pascaline.kernels.cuda.linear_rows import MATRIX_CAPABILITY, plan_linear_rows
 from pascaline.kernels.cuda.linear_simt import plan_linear_simt
 from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_tile
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wgmma
@@ -73,6 +73,12 @@ def _rows(chip: ChipLimits) -> Iterator[Audited]:
         plan = plan_linear_rows(INT4, call, chip, planes)
         expected = MachineCodeExpectation("IDP", wide_loads=1)
         yield Audited(f"linear_rows int4, 8 rows, {planes} planes", plan, expected)
+    if chip.compute_capability < MATRIX_CAPABILITY:
+        return
+    for planes in (2, 1):
+        plan = plan_linear_rows(INT4, call, chip, planes, by_tensor_cores=True)
+        expected = MachineCodeExpectation("IMMA", most_registers=128, wide_loads=1)
+        yield Audited(f"linear_rows int4, 8 rows, {planes} planes by tensor cores", plan, expected)
 
 
 def _rows_in_fp32(chip: ChipLimits) -> Iterator[Audited]:

@@ -14,7 +14,8 @@ from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import linear
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_product import Product, product_of
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
 from pascaline.kernels.cuda.tuned import Found, TunedLinears
 from pascaline.kernels.kernel import Workspace

@@ -33,6 +33,9 @@ constexpr int PART_QUADS = WARPS * 32 * ROW_BLOCKS * TILES / 2;
 // With more rows registers would be spilled for it.
 constexpr bool BRINGS_LINES = BLOCK_ROWS == 8;
 
+// PERF: a part of many rows takes longer to read than a question at each of its numbers; of few rows it does not.
+constexpr bool KEEPS_OWN_PART = BLOCK_ROWS >= 64;
+
 struct TileLoads {
     QuarterCodes codes;
     QuarterNumbers numbers;
@@ -126,7 +129,7 @@ PASCALINE_INLINE void write_part(const Sums& totals, float4* part) {
 }
 
 // `totals` become the sums of all parts, in their order.
-PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int parts) {
+PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int own_part, int parts) {
     // So many blocks' sums are on their way at once.
     constexpr int blocks = ROW_BLOCKS % 4 == 0 ? 4 : ROW_BLOCKS % 3 == 0 ? 3 : ROW_BLOCKS;
 #pragma unroll
@@ -138,7 +141,11 @@ PASCALINE_INLINE void add_parts(Sums& totals, const float4* first_part, int part
             for (int block = 0; block < blocks; block++) {
 #pragma unroll
                 for (int pair = 0; pair < TILES / 2; pair++) {
-                    const float4 four = load_fresh(theirs + place_in_part(first + block, pair));
+                    const float(&own)[4] = totals[first + block][pair];
+                    float4 four = make_float4(own[0], own[1], own[2], own[3]);
+                    if (!KEEPS_OWN_PART || part != own_part) {
+                        four = load_fresh(theirs + place_in_part(first + block, pair));
+                    }
                     sums[block][pair][0] += four.x;
                     sums[block][pair][1] += four.y;
                     sums[block][pair][2] += four.z;
@@ -278,7 +285,7 @@ linear_mma(const uint8_t* codes, const uint8_t* scales, const uint8_t* integers,
             write_part(totals, parts + size_t(shares.slot(stretch, shares.own_sharer())) * PART_QUADS);
             if (!shares.is_last(stretch, arrivals)) continue;
             const int first = shares.first_sharer(stretch);
-            add_parts(totals, parts + size_t(shares.slot(stretch, first)) * PART_QUADS,
+            add_parts(totals, parts + size_t(shares.slot(stretch, first)) * PART_QUADS, shares.own_sharer() - first,
                       shares.last_sharer(stretch) - first + 1);
         }
 

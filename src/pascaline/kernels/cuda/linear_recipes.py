@@ -72,11 +72,43 @@ def tile_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
 
 def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     """As `tile`, for a few rows; one launch where inputs are not quantised."""
+    return _rows(product, inputs, geometry, rows_candidates, by_tensor_cores=False)
+
+
+def rows_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+    return _rows_candidates(product, inputs, by_tensor_cores=False)
+
+
+def matrix_rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
+    """As `rows`, by tensor cores."""
+    return _rows(product, inputs, geometry, matrix_rows_candidates, by_tensor_cores=True)
+
+
+def matrix_rows_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+    return _rows_candidates(product, inputs, by_tensor_cores=True)
+
+
+def _rows(
+    product: Product,
+    inputs: InputForm,
+    geometry: object,
+    candidates: Callable[..., list[LaunchPlan]],
+    *,
+    by_tensor_cores: bool,
+) -> Recipe:
     call = product.call
     plan = _planned(
-        lambda chosen: _rows_plan(product, inputs, cast(RowsGeometry, chosen)),
+        lambda chosen: plan_linear_rows(
+            product.form,
+            call,
+            product.chip,
+            inputs.planes,
+            cast(RowsGeometry, chosen),
+            has_permutation=product.is_permuted,
+            by_tensor_cores=by_tensor_cores,
+        ),
         geometry,
-        rows_candidates,
+        candidates,
         product,
         inputs,
     )
@@ -88,21 +120,15 @@ def rows(product: Product, inputs: InputForm, geometry: object) -> Recipe:
     )
 
 
-def _rows_plan(product: Product, inputs: InputForm, geometry: RowsGeometry) -> LaunchPlan:
-    return plan_linear_rows(
-        product.form,
-        product.call,
-        product.chip,
-        inputs.planes,
-        geometry,
-        has_permutation=product.is_permuted,
-    )
-
-
-def rows_candidates(product: Product, inputs: InputForm) -> list[LaunchPlan]:
+def _rows_candidates(product: Product, inputs: InputForm, *, by_tensor_cores: bool) -> list[LaunchPlan]:
     return _modest(
         candidates_linear_rows(
-            product.form, product.call, product.chip, inputs.planes, has_permutation=product.is_permuted
+            product.form,
+            product.call,
+            product.chip,
+            inputs.planes,
+            has_permutation=product.is_permuted,
+            by_tensor_cores=by_tensor_cores,
         )
     )
 

@@ -1,23 +1,23 @@
-// y = x * W^T for 2 to 16 rows, W packed in slabs: W is read once and multiplied as it comes, by quantised
-// inputs or, for chips without integer dot products, by inputs as they are.
+// y = x * W^T for 1 to 16 rows, W packed in slabs: W is read once and multiplied as it comes, by quantised
+// inputs (by integer dot products or tensor cores) or, for chips that have neither, by inputs as they are.
 //
 // A warp has TILES tiles of 8 outputs (with GATE half of them gates, the others their ups) and walks along K.
 // Each slab's codes go from memory to registers and are unpacked there, the next slab's follow at once; a
 // lane has one output's quarter of each tile. The block's warps have the same slabs of the inputs in shared
-// memory at a time: the four quarters of a row are four pieces of 16 bytes in different banks, and each is
-// multiplied with TILES outputs. Lanes are summed up at the end.
+// memory at a time, of which each piece is multiplied with TILES outputs.
 //
 // K_WARPS warps of a block have the same tiles and neighbouring slabs: they add up in shared memory what
 // blocks would add up through memory. The steps of all groups of tiles, K_WARPS slabs each, are dealt out
 // evenly to blocks that are all there from the beginning. Where a group's steps are of several blocks, each
 // leaves its part, and the last to arrive adds them in order.
 //
-// Definitions: those of packed_weight.cuh, epilogue.cuh and of row_integers.cuh (PLANES 1 or 2) or
-// row_numbers.cuh (PLANES 0); ROWS, of which the first `rows` are there; TILES, 2 or 4; WARPS of a block,
-// K_WARPS of them along K; BLOCKS that a multiprocessor is to hold.
-#include "reduction.cuh"
+// Definitions: those of packed_weight.cuh, epilogue.cuh and of row_matrix.cuh (BY_TENSOR_CORES), else of
+// row_integers.cuh (PLANES 1 or 2) or row_numbers.cuh (PLANES 0); ROWS, of which the first `rows` are there;
+// TILES, 2 or 4; WARPS of a block, K_WARPS of them along K; BLOCKS that a multiprocessor is to hold.
 #include "row_tiles.cuh"
-#if PLANES == 0
+#if BY_TENSOR_CORES
+#include "row_matrix.cuh"
+#elif PLANES == 0
 #include "row_numbers.cuh"
 #else
 #include "row_integers.cuh"
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     constexpr int exchange_floats = K_WARPS > 1 ? ROWS * THREADS : 0;
     __shared__ uint4 memory[(stage_floats > exchange_floats ? stage_floats : exchange_floats) / 4];
     auto& stages = *reinterpret_cast<Stage(*)[2][STAGE_SLABS]>(memory);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, quarter = lane % 4;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int output_warp = warp % OUTPUT_WARPS, k_warp = warp / OUTPUT_WARPS;
     const int tiles = (outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS, units = tiles / (1 + GATE);
     const int group_steps = (slabs + K_WARPS - 1) / K_WARPS;
@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     staged.store(stages[0]);
     __syncthreads();
     int turn = 0, stage = 0;
-    float sums[ROWS][TILES] = {};
+    UnpackedTiles::Sums sums = {};
 #pragma unroll 1
     while (steps > 0) {  // a group's
         const int end = min(group_steps, step + steps);
@@ -96,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
                 places.advance();
                 places.load(loaded);
             }
-            unpacked.multiply(stages[turn][stage + k_warp], quarter, sums);
+            unpacked.multiply(stages[turn][stage + k_warp], lane, sums);
             stage += K_WARPS;
         }
         if (steps > 0) {
@@ -104,13 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             places.load(loaded);
         }
         float warp_totals[ROWS], totals[OWN_ROWS];
-#pragma unroll
-        for (int row = 0; row < ROWS; row++) {
-            reduce_lanes<4>(sums[row], quarter);
-            warp_totals[row] = sums[row][0];
-#pragma unroll
-            for (int tile = 0; tile < TILES; tile++) sums[row][tile] = 0.0f;
-        }
+        take_sums(sums, warp_totals, lane);
         if constexpr (K_WARPS > 1) __syncthreads();  // the inputs' place is used
         add_warps(warp_totals, totals, reinterpret_cast<float*>(memory), k_warp, threadIdx.x % OUTPUT_THREADS);
         if (is_whole || gather_parts(totals, share, group, group_steps, partials, arrivals)) {

@@ -1,4 +1,4 @@
-"""Launches of linear_rows.cu: up to 16 rows times a packed weight, by integer dot products or in fp32."""
+"""Launches of linear_rows.cu: up to 16 rows times a packed weight, by products of integers or in fp32."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers
 
 MOST_ROWS = 16
+MATRIX_CAPABILITY = (8, 0)
+"""From which on tensor cores multiply signed bytes in the shape that the kernel has."""
+MATRIX_SCALE_GROUPS = {1: 64, 2: 128}
+"""Inputs of a scale, by planes: tensor cores sum up all quarters of a slab, or else take zeros for some."""
 _FIRST_WITH_DP4A = (6, 1)
 _VOLTA = (7, 0)
 _IN_GROUPS_OF_16 = (Integers.SCALES_8_8, Integers.SCALES_OFFSETS_4, Integers.SCALES_6_6)
@@ -45,6 +49,18 @@ class RowsGeometry:
         return self.tiles * TILE_OUTPUTS * (self.warps // self.k_warps)
 
 
+_GEOMETRIES = tuple(
+    RowsGeometry(tiles, *shape)
+    for tiles in (4, 2)
+    for shape in ((4, 2), (4, 3), (4, 4), (8, 1), (8, 2), (4, 3, 2), (2, 8, 2))
+)
+_MATRIX_GEOMETRIES = (
+    *(RowsGeometry(4, *shape) for shape in ((8, 2, 2), (4, 4, 2), (4, 4), (8, 2), (4, 3), (8, 2, 4))),
+    *(RowsGeometry(2, *shape) for shape in ((8, 2), (4, 4), (8, 2, 2))),
+)
+"""That are worth measuring."""
+
+
 def plan_linear_rows(
     form: SlabbedForm,
     call: LinearCall,
@@ -53,8 +69,11 @@ def plan_linear_rows(
     geometry: RowsGeometry | None = None,
     *,
     has_permutation: bool = False,
+    by_tensor_cores: bool = False,
 ) -> LaunchPlan:
     """A launch for 1 to 16 rows of inputs in so many planes, or in fp32 where there are none.
+
+    Tensor cores want inputs that have one scale for `MATRIX_SCALE_GROUPS[planes]` of them.
 
     Buffers: `WEIGHT_BUFFERS`, those of
     `quantised_shapes` or, of no planes, "x" and where the input is permuted "inputs", and `EPILOGUE_BUFFERS`.
@@ -62,8 +81,12 @@ def plan_linear_rows(
     Raises
     ------
     UnsupportedError : more rows, a gated product whose halves are no whole tiles, or planes for a chip that
-        has no dp4a.
+        has no dp4a, or no such tensor cores.
     """
+    if by_tensor_cores and not planes:
+        raise UnsupportedError("fp32 inputs by products of bytes", expected="one plane or two")
+    if by_tensor_cores and chip.compute_capability < MATRIX_CAPABILITY:
+        raise UnsupportedError(f"products of bytes on {chip.architecture}", expected="sm_80 or newer")
     if planes and chip.compute_capability < _FIRST_WITH_DP4A:
         raise UnsupportedError(f"integer dot products on {chip.architecture}", expected="sm_61 or newer")
     if call.rows > MOST_ROWS:
@@ -72,7 +95,7 @@ def plan_linear_rows(
         raise UnsupportedError(
             f"a gated product of {call.outputs} outputs", expected=f"a multiple of {2 * TILE_OUTPUTS}"
         )
-    geometry = geometry or _default_geometry(form, call, chip, planes)
+    geometry = geometry or _default_geometry(form, call, chip, planes, by_tensor_cores=by_tensor_cores)
     slabs, groups = -(-call.columns // SLAB), -(-call.outputs // geometry.group_outputs)
     rows, threads = compiled_rows(call.rows), 32 * geometry.warps
     steps = groups * -(-slabs // geometry.k_warps)
@@ -85,6 +108,8 @@ def plan_linear_rows(
                 *form.definitions,
                 *call.definitions,
                 ("PLANES", planes),
+                ("BY_TENSOR_CORES", int(by_tensor_cores)),
+                *((("SCALE_GROUP", MATRIX_SCALE_GROUPS[planes]),) if by_tensor_cores else ()),
                 *(() if planes else _number_definitions(call, has_permutation=has_permutation)),
                 ("ROWS", rows),
                 ("TILES", geometry.tiles),
@@ -112,16 +137,31 @@ def plan_linear_rows(
 
 
 def candidates_linear_rows(
-    form: SlabbedForm, call: LinearCall, chip: ChipLimits, planes: int, *, has_permutation: bool = False
+    form: SlabbedForm,
+    call: LinearCall,
+    chip: ChipLimits,
+    planes: int,
+    *,
+    has_permutation: bool = False,
+    by_tensor_cores: bool = False,
 ) -> list[LaunchPlan]:
     """What is worth measuring, the default first."""
-    geometries = [_default_geometry(form, call, chip, planes)]
-    shapes = ((4, 2), (4, 3), (4, 4), (8, 1), (8, 2), (4, 3, 2), (2, 8, 2))
-    geometries += [RowsGeometry(tiles, *shape) for tiles in (4, 2) for shape in shapes]
+    geometries = [
+        _default_geometry(form, call, chip, planes, by_tensor_cores=by_tensor_cores),
+        *(_MATRIX_GEOMETRIES if by_tensor_cores else _GEOMETRIES),
+    ]
     # Each thread brings no more than one quarter of a row's plane to a step.
     step_threads = 4 * compiled_rows(call.rows) * planes
     return [
-        plan_linear_rows(form, call, chip, planes, each, has_permutation=has_permutation)
+        plan_linear_rows(
+            form,
+            call,
+            chip,
+            planes,
+            each,
+            has_permutation=has_permutation,
+            by_tensor_cores=by_tensor_cores,
+        )
         for each in dict.fromkeys(geometries)
         if step_threads * each.k_warps <= 32 * each.warps
     ]
@@ -137,13 +177,17 @@ def _number_definitions(call: LinearCall, *, has_permutation: bool) -> tuple[tup
     return (("HAS_PERMUTATION", int(has_permutation)), ("IS_VECTOR", int(call.columns % _PIECE == 0)))
 
 
-def _default_geometry(form: SlabbedForm, call: LinearCall, chip: ChipLimits, planes: int) -> RowsGeometry:
+def _default_geometry(
+    form: SlabbedForm, call: LinearCall, chip: ChipLimits, planes: int, *, by_tensor_cores: bool
+) -> RowsGeometry:
     """Four tiles a warp, if their sums and words leave registers for three blocks of 4 warps.
 
     On Pascal pairs of warps along K halve what blocks add up through memory, and small blocks that have one
     group each have nothing to add up.
     """
     rows = compiled_rows(call.rows)
+    if by_tensor_cores:
+        return RowsGeometry(4, 8, 2, k_warps=2) if rows * planes <= 16 else RowsGeometry(4, 4, 3)
     if not planes:  # 8 warps of 255 registers
         return RowsGeometry(4, 4, 3 if rows <= 4 else 2)
     has_halves = form.integers in _IN_GROUPS_OF_16

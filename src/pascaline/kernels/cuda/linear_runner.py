@@ -8,7 +8,7 @@ import torch
 
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_product import Product, product_of
-from pascaline.kernels.cuda.linear_ways import LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.weights import Dense, Slabbed

@@ -1,32 +1,24 @@
-"""All ways of computing a linear on a card: one list, for the policy, tuning, start-up and benchmarks.
-
-A way takes as long as its arithmetic or its memory traffic at the shares of the chip's limits that it
-reaches, whichever is longer, and a launch for each step.
-"""
+"""All ways of computing a linear on a card: one list, for the policy, tuning, start-up and benchmarks."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 
-from pascaline.hardware.architectures import Arithmetic as Unit
-from pascaline.hardware.roofline import Roofline
 from pascaline.kernels.cuda import linear_recipes as recipes
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_decode import DecodeGeometry
 from pascaline.kernels.cuda.linear_dense_decode import DenseDecodeGeometry
 from pascaline.kernels.cuda.linear_mma import LEAST_ROUNDED_ROWS, MmaGeometry
 from pascaline.kernels.cuda.linear_product import Product
-from pascaline.kernels.cuda.linear_rows import MOST_ROWS, RowsGeometry
+from pascaline.kernels.cuda.linear_rows import MATRIX_CAPABILITY, MATRIX_SCALE_GROUPS, MOST_ROWS, RowsGeometry
 from pascaline.kernels.cuda.linear_simt import SimtGeometry
 from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, TileGeometry
+from pascaline.kernels.cuda.linear_way import LinearWay, Shares
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, WgmmaGeometry
 from pascaline.kernels.cuda.quantise_input import InputForm
-from pascaline.kernels.cuda.recipe import Recipe
-from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.limits import ORDERED_ROWS
 from pascaline.workload.slab_form import SLAB, Integers
@@ -36,81 +28,6 @@ _HALF, _HALF_FLOOR = 2.0**-11, 2.0**-25
 _DECODE_ROWS, _DENSE_DECODE_ROWS = 4, 8
 _WIDE_PRODUCTS_FROM = (2, 8)
 """torch whose products of halves come in fp32 (`out_dtype`)."""
-
-
-@dataclass(frozen=True)
-class Shares:
-    """What is reached of a chip's limits.
-
-    Parameters
-    ----------
-    operations : of its unit's rate.
-    bandwidth : of its memory's.
-    """
-
-    operations: float
-    bandwidth: float
-
-
-@dataclass(frozen=True)
-class LinearWay:
-    """One way.
-
-    Parameters
-    ----------
-    name : "decode_two_planes".
-    file : of its kernel.
-    geometry : what it has a choice of; None if it has none.
-    unit : of the chip, that multiplies.
-    is_exact : it errs by no more than half storage does; else as 8-bit inputs do.
-    products : multiply-adds of `unit` for each of the linear's.
-    rows_at_a_time : rows are padded to a multiple of it.
-    unpacking : operations, at the unit's rate, that a weight takes whatever the rows.
-    launches : steps, of a weight that is not taken in pieces.
-    copied_bytes : of a weight that is written dense before it is multiplied, which takes a time of its own.
-    shares : by compute capability, from which on they count; those of the newest that is no newer.
-    refusal : why it cannot, None if it can.
-    recipe : `recipe(product, geometry)`; None for the kernel's own choice of geometry.
-    candidates : plans whose geometries are worth measuring, the default first; empty if there is no choice.
-    arithmetic : what its error follows from.
-    """
-
-    name: str
-    file: str
-    geometry: type | None
-    unit: Unit
-    is_exact: bool
-    refusal: Callable[[Product], str | None]
-    recipe: Callable[[Product, object], Recipe]
-    shares: tuple[tuple[tuple[int, int], Shares], ...]
-    arithmetic: Callable[[Product], Arithmetic]
-    candidates: Callable[[Product], list[LaunchPlan]] = lambda _: []
-    products: int = 1
-    unpacking: float = 0.0
-    launches: int = 1
-    rows_at_a_time: int = 1
-    copied_bytes: float = 0.0
-    needs: Callable[[ChipLimits], str | None] = field(default=lambda _: None)
-
-    def predicted_s(self, product: Product, weight_bytes: int, roofline: Roofline) -> float:
-        """Seconds of a product by a weight of so many bytes."""
-        call = product.call
-        capability = product.chip.compute_capability
-        shares = next(
-            (shares for since, shares in reversed(self.shares) if since <= capability), self.shares[0][1]
-        )
-        rows = -(-call.rows // self.rows_at_a_time) * self.rows_at_a_time
-        weights = call.outputs * call.columns
-        operations = (2.0 * rows * self.products + self.unpacking) * weights
-        activations = call.rows * (
-            call.columns * call.input_dtype.itemsize + call.outputs * call.output_dtype.itemsize
-        )
-        compute_s = operations / (roofline.operations_per_s[self.unit] * shares.operations)
-        rate = roofline.bytes_per_s * shares.bandwidth
-        dense_bytes = self.copied_bytes * weights
-        copy_s = (weight_bytes + dense_bytes) / rate if dense_bytes else 0.0
-        memory_s = ((dense_bytes or weight_bytes) + activations) / rate
-        return copy_s + max(compute_s, memory_s) + self.launches * roofline.launch_s
 
 
 def _everywhere(operations: float, bandwidth: float) -> tuple[tuple[tuple[int, int], Shares], ...]:
@@ -190,6 +107,45 @@ def _rows(planes: int, *, is_exact: bool) -> LinearWay:
         unpacking=8.0 if planes else 4.5,
         launches=2 if planes else 1,
         arithmetic=lambda _: Arithmetic(planes, 32, code_excess=0.0 if planes else 128.0),
+    )
+
+
+def _rows_by_tensor_cores(planes: int, *, is_exact: bool) -> LinearWay:
+    scale_group = MATRIX_SCALE_GROUPS[planes]
+
+    def inputs(product: Product) -> InputForm:
+        return InputForm(planes, scale_group, product.is_permuted, is_quantised=True)
+
+    return LinearWay(
+        name="matrix_two_planes" if planes == 2 else "matrix_one_plane",
+        file="linear_rows.cu",
+        geometry=RowsGeometry,
+        unit="tensor_int8",
+        is_exact=is_exact,
+        refusal=functools.partial(_refusal, least_rows=2, most_rows=MOST_ROWS, is_packed=True),
+        recipe=lambda product, geometry: recipes.matrix_rows(product, inputs(product), geometry),
+        candidates=lambda product: recipes.matrix_rows_candidates(product, inputs(product)),
+        # Found on 9.0; for other chips from what they multiply and what they issue, not measured: of tensor
+        # cores that are the faster, making their operands leaves the less.
+        shares=(
+            ((8, 0), Shares(0.3, 0.80)),
+            ((8, 6), Shares(0.5, 0.80)),
+            ((9, 0), Shares(0.16, 0.80)),
+            ((12, 0), Shares(0.5, 0.80)),
+        ),
+        products=planes,
+        launches=2,
+        rows_at_a_time=8 // planes,
+        arithmetic=lambda _: Arithmetic(planes=planes, scale_group=scale_group),
+        needs=_needs_byte_products,
+    )
+
+
+def _needs_byte_products(chip: ChipLimits) -> str | None:
+    return (
+        None
+        if chip.compute_capability >= MATRIX_CAPABILITY
+        else "mma.sync of bytes in this shape starts at 8.0"
     )
 
 
@@ -277,6 +233,8 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
     _decode(1, is_exact=False, operations=0.5),
     _rows(2, is_exact=True),
     _rows(1, is_exact=False),
+    _rows_by_tensor_cores(2, is_exact=True),
+    _rows_by_tensor_cores(1, is_exact=False),
     LinearWay(
         name="mma",
         file="linear_mma.cu",

@@ -115,6 +115,14 @@ def _rows(form: str, call: LinearCall, planes: int) -> Representative:
     )
 
 
+def _rows_by_tensor_cores(form: str, call: LinearCall, planes: int) -> Representative:
+    return Representative(
+        f"linear_rows of {form}, {call.rows} rows, {planes} planes by tensor cores",
+        "tensor_int8",
+        lambda chip: plan_linear_rows(slabbed(form), call, chip, planes, by_tensor_cores=True),
+    )
+
+
 def _tile(form: str, call: LinearCall, planes: int) -> Representative:
     inputs = InputForm(planes, TILE_SCALE_GROUPS[planes], is_quantised=True)
     return Representative(
@@ -194,6 +202,8 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _rows("GPTQ 4 bits", call_of(8, is_gated=True), planes=2),
     _rows("Q2_K", call_of(3, _HALF, has_residual=True), planes=1),
     _rows("GPTQ 4 bits", call_of(16, _HALF, bias=_HALF), planes=0),
+    _rows_by_tensor_cores("GPTQ 4 bits", call_of(8, _HALF, bias=_HALF), planes=2),
+    _rows_by_tensor_cores("Q6_K", call_of(16, is_gated=True), planes=1),
     _tile("GPTQ 4 bits", call_of(512, bias=_HALF), planes=2),
     _tile("IQ4_NL", call_of(64, _HALF, has_residual=True), planes=1),
     _tile("Q5_K", call_of(32, is_gated=True), planes=2),

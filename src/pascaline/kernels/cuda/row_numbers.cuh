@@ -72,6 +72,7 @@ class StagedPart {
 // A byte c as the upper bits of a mantissa gives (1 + c / 128) / 2, and w = scale * 256 * that - base. A mantissa
 // has one bit too few for codes of 8 bits and for tables': those go to the lowest bits of 2^23.
 struct UnpackedTiles {
+    using Sums = QuarterSums;
     static constexpr bool IS_WIDE = BITS == 8 || HAS_TABLE;
 
     QuarterCodes codes[TILES];
@@ -104,7 +105,8 @@ struct UnpackedTiles {
     }
 
     // sums[row][tile] += the products of the lane's quarter.
-    PASCALINE_INLINE void multiply(const Stage& stage, int quarter, float (&sums)[ROWS][TILES]) const {
+    PASCALINE_INLINE void multiply(const Stage& stage, int lane, Sums& sums) const {
+        const int quarter = lane % 4;
 #pragma unroll
         for (int word = 0; word < WORDS; word++) {
             const int half = word / WORDS_PER_HALF;

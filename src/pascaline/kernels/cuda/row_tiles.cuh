@@ -5,6 +5,7 @@
 #include "arrivals.cuh"
 #include "epilogue.cuh"
 #include "packed_weight.cuh"
+#include "reduction.cuh"
 
 constexpr int THREADS = 32 * WARPS;
 constexpr int UNITS = TILES / (1 + GATE);  // tiles, or gate tiles with their up tiles
@@ -87,6 +88,20 @@ struct Share {
         return step < larger_steps ? step / (fewest + 1) : larger_blocks + (step - larger_steps) / fewest;
     }
 };
+
+// Of the products of a lane's quarter.
+using QuarterSums = float[ROWS][TILES];
+
+// A warp's sums of each row, in a lane those of the tile that is its own; `sums` are zeros then.
+PASCALINE_INLINE void take_sums(QuarterSums& sums, float (&totals)[ROWS], int lane) {
+#pragma unroll
+    for (int row = 0; row < ROWS; row++) {
+        reduce_lanes<4>(sums[row], lane % 4);
+        totals[row] = sums[row][0];
+#pragma unroll
+        for (float& sum : sums[row]) sum = 0.0f;
+    }
+}
 
 // Each warp's sums of ROWS become those of all warps along K, of the thread's rows: `k_warp`, and each
 // K_WARPS further. exchange: (K_WARPS, ROWS, OUTPUT_THREADS), which all threads have stopped using.

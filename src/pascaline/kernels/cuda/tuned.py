@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from pascaline.core.env import cache_dir
-from pascaline.core.errors import ConfigError, printable
-from pascaline.core.files import write_atomically
+from pascaline.core.errors import printable
+from pascaline.core.files import writable_folder, write_atomically
 from pascaline.kernels.cuda.compiler import source_of
 from pascaline.kernels.cuda.linear_product import Product, row_step
-from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS, LinearWay
+from pascaline.kernels.cuda.linear_way import LinearWay
+from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.weights.slabbed import SlabbedForm
 
 SCHEMA = 2
@@ -63,7 +64,7 @@ class TunedLinears:
             is damaged: kernels' own choice of geometry takes their place.
         """
         found: dict[Key, Found] = {}
-        for folder in (SHIPPED, cache_dir() / "tuned"):
+        for folder in (SHIPPED, tuned_folder()):
             found |= _read(folder / file_name(card), tell)
         return cls(found)
 
@@ -87,19 +88,16 @@ class TunedLinears:
         ------
         ConfigError : the folder cannot be made or written.
         """
-        folder = folder or cache_dir() / "tuned"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make {folder}: {error.strerror}",
-                remedy="Point PASCALINE_CACHE to a folder that you may write to",
-            ) from None
-        path = folder / file_name(card)
+        path = writable_folder(folder or tuned_folder()) / file_name(card)
         linears = [_entry(key, found) for key, found in sorted(self._found.items(), key=lambda item: item[0])]
         text = json.dumps({"schema": SCHEMA, "card": card, "linears": linears}, indent=1)
         write_atomically(path, (text + "\n").encode())
         return path
+
+
+def tuned_folder() -> Path:
+    """Of what was found on this machine."""
+    return cache_dir() / "tuned"
 
 
 def file_name(card: str) -> str:
@@ -176,8 +174,12 @@ def _instead(path: Path) -> str:
 
 
 def _found(way: LinearWay, entry: Mapping[str, Any]) -> dict[Key, Found]:
+    """Nothing where the geometry has other fields than its class by now, as if it were of another kernel."""
     values = entry["geometry"]
-    geometry = None if values is None or way.geometry is None else way.geometry(**values)
+    try:
+        geometry = None if values is None or way.geometry is None else way.geometry(**values)
+    except TypeError:
+        return {}
     key = way.name, entry["stored"], entry["outputs"], entry["columns"], entry["rows"]
     return {key: Found(geometry, entry["seconds"])}
 
