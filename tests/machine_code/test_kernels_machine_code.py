@@ -6,7 +6,7 @@ import re
 
 import pytest
 from audit import Result, audit
-from machine_code_cases import needs_nvrtc
+from machine_code_cases import needs_nvrtc, nvrtc_for
 
 from pascaline.kernels.cuda.audited import CHIPS
 
@@ -22,6 +22,10 @@ SPILLS = {
 _BESIDE_THE_MAIN_LOOP = re.compile(r"\d+ bytes of local memory, \d+ accesses, 0 of them in the main loop")
 
 
+def _is_made(chip: str) -> bool:
+    return nvrtc_for(f"sm_{chip.replace('.', '')}") is not None
+
+
 def _is_known(result: Result) -> bool:
     is_listed = result.compute_capability in SPILLS.get(result.case.name, ())
     return is_listed and all(_BESIDE_THE_MAIN_LOOP.fullmatch(each) for each in result.found)
@@ -29,12 +33,14 @@ def _is_known(result: Result) -> bool:
 
 @pytest.fixture(scope="module")
 def results() -> list[Result]:
-    return list(audit())
+    return list(audit(chip for chip in CHIPS if _is_made(chip)))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("chip", CHIPS)
 def test_machine_code_is_as_expected(chip: str, results: list[Result]) -> None:
+    if not _is_made(chip):
+        pytest.skip(f"no NVRTC for {chip} is installed here")
     here = [result for result in results if result.compute_capability == chip]
     assert here
     assert [str(each) for each in here if each.found and not _is_known(each)] == []
@@ -43,5 +49,5 @@ def test_machine_code_is_as_expected(chip: str, results: list[Result]) -> None:
 
 def test_spills_are_still_there(results: list[Result]) -> None:
     """What is mended is taken off the list."""
-    listed = {(name, chip) for name, chips in SPILLS.items() for chip in chips}
+    listed = {(name, chip) for name, chips in SPILLS.items() for chip in chips if _is_made(chip)}
     assert {(each.case.name, each.compute_capability) for each in results if each.found} == listed

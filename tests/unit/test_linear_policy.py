@@ -29,6 +29,12 @@ MAXWELL, PASCAL_100, PASCAL = "GTX 980", "P100", "TITAN X (Pascal)"
 VOLTA, TURING, AMPERE, HOPPER = "V100", "T4", "RTX 3090", "H200"
 
 
+@pytest.fixture(autouse=True)
+def _newest_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever is installed: the library's products of halves that come in fp32 begin with 2.8."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+
+
 def chip_of(name: str) -> Chip:
     gpu = find_gpu(name, memory_gib=16 if name in ("V100", "P100") else None)
     limits = ChipLimits(
@@ -96,6 +102,15 @@ def test_int4_by_rows(name: str, arithmetic: Arithmetic, expected: dict[int, str
     weight = in_slabs_of("Q4_0")
     found = {rows: decided(name, weight, rows, arithmetic).kernel.name for rows in expected}
     assert found == {rows: f"cuda.linear_{way}" for rows, way in expected.items()}
+
+
+@pytest.mark.parametrize("name", [VOLTA, TURING])
+def test_many_rows_without_the_librarys_wide_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the oldest torch that will do: packed weights by our own tiles, dense ones by plain torch."""
+    monkeypatch.setattr(torch, "__version__", "2.7.1+cu126")
+    assert decided(name, in_slabs_of("Q4_0"), 512).kernel.name == "cuda.linear_tile_two_planes"
+    dense = Dense(torch.empty(OUTPUTS, COLUMNS, dtype=torch.float16, device="meta"))
+    assert decided(name, dense, 512).kernel.name == "torch.linear"
 
 
 def test_a_reason_and_the_alternatives_times_come_along() -> None:
