@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -34,6 +35,17 @@ def broken_pipe() -> Iterator[int]:
         yield writer
     finally:
         os.close(writer)
+
+
+def ended(arguments: list[str], stdout: IO[str] | int, unbuffered: str) -> subprocess.CompletedProcess[str]:
+    """Of a command whose stdout goes there."""
+    return subprocess.run(
+        arguments,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    )
 
 
 def script(text: str) -> list[str]:
@@ -65,13 +77,7 @@ def test_a_prompt_is_answered_into_nothing(demo_path: Path) -> None:
 @buffered_or_not
 def test_a_full_disk_is_one_message(name: str, arguments: list[str], unbuffered: str) -> None:
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            arguments,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-        )
+        done = ended(arguments, full, unbuffered)
     assert done.stderr == f"{name}: cannot write the output: No space left on device\n"
     assert done.returncode == 1
 
@@ -90,13 +96,7 @@ def test_where_no_message_can_be_written_the_exit_code_tells(
 @buffered_or_not
 def test_of_a_reader_that_left_nothing_is_said(name: str, arguments: list[str], unbuffered: str) -> None:
     with broken_pipe() as writer:
-        done = subprocess.run(
-            arguments,
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-        )
+        done = ended(arguments, writer, unbuffered)
     assert (done.returncode, done.stderr) == (1, "")
 
 

@@ -9,6 +9,7 @@ from audit import Result, audit
 from machine_code_cases import needs_nvrtc, nvrtc_for
 
 from pascaline.kernels.cuda.audited import CHIPS
+from pascaline.kernels.cuda.representatives import chip_limits
 
 pytestmark = needs_nvrtc
 
@@ -23,7 +24,7 @@ _BESIDE_THE_MAIN_LOOP = re.compile(r"\d+ bytes of local memory, \d+ accesses, 0 
 
 
 def _is_made(chip: str) -> bool:
-    return nvrtc_for(f"sm_{chip.replace('.', '')}") is not None
+    return nvrtc_for(chip_limits(chip).architecture) is not None
 
 
 def _is_known(result: Result) -> bool:

@@ -10,7 +10,13 @@ import torch
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, NUMBER_TYPES, WEIGHT_BUFFERS, LinearCall
-from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS, Integers
 
@@ -143,7 +149,7 @@ def plan_linear_mma(
             "x",
             "inputs",
             *EPILOGUE_BUFFERS,
-            "partial_sums",
+            "partials",
             "arrivals",
             Integer(call.rows),
             Integer(call.outputs),
@@ -153,10 +159,7 @@ def plan_linear_mma(
             Integer(sharers),
         ),
         shared_bytes=geometry.shared_bytes,
-        scratch={
-            "partial_sums": Scratch(4 * max(1, sums)),
-            "arrivals": Scratch(4 * max(1, shared), is_zeroed=True),
-        },
+        scratch=parts_scratch(4 * max(1, sums), max(1, shared)),
         geometry=geometry,
         begins_early=True,
     )

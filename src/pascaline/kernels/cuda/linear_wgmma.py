@@ -8,7 +8,13 @@ from itertools import product
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.linear_call import EPILOGUE_BUFFERS, WEIGHT_BUFFERS, LinearCall
-from pascaline.kernels.cuda.specialisation import ChipLimits, Integer, LaunchPlan, Scratch, Specialisation
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
@@ -114,15 +120,12 @@ def plan_linear_wgmma(
             *WEIGHT_BUFFERS,
             "ordered",
             *EPILOGUE_BUFFERS,
-            "partial_sums",
+            "partials",
             "arrivals",
             *map(Integer, (call.rows, call.outputs, call.columns, whole, geometry.parts)),
         ),
         shared_bytes=geometry.shared_bytes(form),
-        scratch={
-            "partial_sums": Scratch(4 * max(1, sums)),
-            "arrivals": Scratch(4 * max(1, shared), is_zeroed=True),
-        },
+        scratch=parts_scratch(4 * max(1, sums), max(1, shared)),
         geometry=geometry,
         begins_early=True,
     )

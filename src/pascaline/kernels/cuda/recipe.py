@@ -19,7 +19,7 @@ Buffers = Mapping[str, torch.Tensor | None]
 OPTIONAL_BUFFERS = (
     *("integers", "integers_high", "zeros", "inputs", "bias", "residual"),
     *("input_codes", "input_scales", "input_sums"),
-    *("partials", "partial_sums", "arrivals", "absent"),
+    *("partials", "arrivals", "absent"),
 )
 """What plans name even where a weight, a call or a geometry is without: those are null."""
 

@@ -52,7 +52,7 @@ def bytes_of(scratch: Mapping[str, Scratch]) -> int:
 
 
 def parts_scratch(partial_bytes: int, tiles: int) -> dict[str, Scratch]:
-    """For partial_sums.cuh: what blocks that share a tile leave for the last of them, and who has arrived."""
+    """What blocks that share a tile leave for the last of them, and who has arrived (arrivals.cuh)."""
     return {"partials": Scratch(partial_bytes), "arrivals": Scratch(4 * tiles, is_zeroed=True)}
 
 
