@@ -1,7 +1,7 @@
 """The engine itself: schedule, run, sample, commit. The same in-process and in its own process.
 
-Where a runner computes by itself, on a card, the next step is launched before the results of this one are read,
-if it is sure what the next step is: what the host does for a step then takes no time of the card's.
+Where a runner computes by itself, on a card, the next step is launched before the results of this one are
+read, if it is sure what the next step is: what the host does for a step then takes no time of the card's.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ class EngineCore:
     def step(self) -> StepOutputs:
         """Read one step's results, with the next under way where that is possible.
 
-        Returns at once, with no more than the status, when there is nothing to run, and where a runner computes by
-        itself, after the first launch.
+        Returns at once, with no more than the status, when there is nothing to run, and, where a runner computes
+        by itself, after the first launch.
         """
         began = max(time.monotonic(), self._step_ended)
         tokens: list[TokenOutput] = []

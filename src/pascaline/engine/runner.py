@@ -21,7 +21,7 @@ class Runner(Protocol):
     """`run` returns before the card has computed, and what is launched after it waits for that."""
 
     def run(self, batch: StepBatch) -> torch.Tensor:
-        """The logits of the wanted rows of a batch on the CPU, (R, vocab_size) fp32, valid until the next run."""
+        """The logits of the wanted rows of a batch on the CPU, (R, vocab_size) fp32, valid until the next."""
         ...
 
 
