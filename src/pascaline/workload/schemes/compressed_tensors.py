@@ -101,6 +101,7 @@ class CompressedTensors:
         told_of = [
             told(f"{module}.weight_packed", "I32", (rows, columns * bits // INT32_BITS)),
             told(f"{module}.weight_scale", scale_type, (rows, count)),
+            told(f"{module}.weight_shape", "I64", (2,)),
         ]
         if self.asymmetric:
             fields = -(-rows * bits // INT32_BITS)
