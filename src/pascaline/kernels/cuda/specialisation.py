@@ -65,7 +65,7 @@ class Integer:
 
 
 def float_bits(value: float) -> Integer:
-    """A number as an argument of 32 bits: those of it in fp32, rounded to nearest."""
+    """An fp32 number, for a kernel that takes its bits."""
     return Integer(struct.unpack("<i", struct.pack("<f", value))[0])
 
 
