@@ -178,7 +178,7 @@ def build(work: Path, folder: Path, architecture: str, nvcc: str, *, is_dry: boo
     subprocess.run(["cmake", "--build", compiling, "--target", *PROGRAMS], env=environment, check=True)
     folder.mkdir(parents=True, exist_ok=True)
     for file in (compiling / "bin").iterdir():
-        shutil.copy2(file, folder, follow_symlinks=True)
+        shutil.copy2(file, folder, follow_symlinks=False)
 
 
 def _cublas_options(toolkit: Path, headers: Path) -> list[str]:
