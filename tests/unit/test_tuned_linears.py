@@ -259,7 +259,7 @@ def test_measured_geometries_are_what_is_compiled(weight: Slabbed) -> None:
     sizes = {"M": 60, "N": 512, "K": 1024}
     kernel = Policy(chip, KERNELS).decide(OPS["linear"], sizes, operands).kernel
     assert kernel.name == "cuda.linear_tile_two_planes"
-    assert kernel.recipe(chip, sizes, operands).plans[-1].specialisation == other.specialisation
+    assert kernel.recipe(chip, sizes, operands, {}).plans[-1].specialisation == other.specialisation
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -5,6 +5,8 @@ Packed weights are held in slabs (weights/slabbed.py), dense ones as they are st
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy
 import torch
 
@@ -98,7 +100,9 @@ def _kernel(way: LinearWay) -> Kernel:
             return found.seconds
         return way.predicted_s(product, weight.resident_bytes, chip.roofline)
 
-    def recipe(chip: Chip, _sizes: Axes, operands: tuple[object, ...]) -> Recipe:
+    def recipe(
+        chip: Chip, _sizes: Axes, operands: tuple[object, ...], _parameters: Mapping[str, float]
+    ) -> Recipe:
         product, _ = _certain(operands, chip)
         return recipe_of(way, product, chip.tuned.geometry(way, product))
 

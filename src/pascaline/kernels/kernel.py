@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,7 @@ import torch
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_runner import LinearRunner
+from pascaline.kernels.cuda.op_runner import OpRunner
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda.tuned import TunedLinears
@@ -70,7 +71,21 @@ class Workspace:
         ------
         UnsupportedError, CudaError : as `KernelSet`, if none was given.
         """
-        return LinearRunner(self.kernels or KernelSet(self.device), self.tuned)
+        return LinearRunner(self._card_kernels, self.tuned)
+
+    @functools.cached_property
+    def ops(self) -> OpRunner:
+        """The card's other ops.
+
+        Raises
+        ------
+        UnsupportedError, CudaError : as `KernelSet`, if none was given.
+        """
+        return OpRunner(self._card_kernels)
+
+    @functools.cached_property
+    def _card_kernels(self) -> KernelSet:
+        return self.kernels or KernelSet(self.device)
 
 
 def as_it_is(weight: Weight) -> Weight:
@@ -91,10 +106,12 @@ Level = Literal["exact", "fast"]
 Prediction = Callable[[Chip, Axes, tuple[object, ...]], float]
 """Seconds that a launch takes on a chip."""
 
-Recipes = Callable[[Chip, Axes, tuple[object, ...]], Recipe]
+Recipes = Callable[[Chip, Axes, tuple[object, ...], Mapping[str, float]], Recipe]
 
 
-def nothing_compiled(_chip: Chip, _sizes: Axes, _operands: tuple[object, ...]) -> Recipe:
+def nothing_compiled(
+    _chip: Chip, _sizes: Axes, _operands: tuple[object, ...], _parameters: Mapping[str, float]
+) -> Recipe:
     """`recipe` of kernels that are there already."""
     return Recipe(())
 
@@ -119,7 +136,7 @@ class Kernel:
     level : how exact its arithmetic is.
     takes : None when it computes sizes and operands, else the reason why not.
     predicted_s : None where kernels stand in order of preference.
-    recipe : what a launch needs compiled, and memory for: `recipe(chip, sizes, operands)`.
+    recipe : what a launch needs compiled, and memory for: `recipe(chip, sizes, operands, parameters)`.
     """
 
     name: str

@@ -74,11 +74,11 @@ class Launcher:
         finally:
             self._recorder = None
 
-    def recipe(self, op: Op, *inputs: Shaped | None) -> Recipe:
+    def recipe(self, op: Op, *inputs: Shaped | None, **parameters: float) -> Recipe:
         """What `op` needs for such operands, of which tensors may be on torch's meta device."""
         sizes = op.bind(inputs)
         kernel = self._policy.decide(op, sizes, inputs).kernel
-        return kernel.recipe(self._policy.chip, sizes, inputs)
+        return kernel.recipe(self._policy.chip, sizes, inputs, parameters)
 
     def kernel_of(self, op: Op) -> Kernel:
         """What the policy chooses for an op whatever its sizes."""

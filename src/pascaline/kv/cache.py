@@ -14,9 +14,9 @@ from pascaline.kv.pages import PAGE_SIZE, page_bytes
 class KeyValueCache:
     """Keys and values of all pages: two tensors a layer, each (pages, PAGE_SIZE, KV, D).
 
-    With `for_native` their memory is in the order that the native CPU kernels read fastest: page by
-    page and head by head, keys element by element, (pages, KV, D, PAGE_SIZE), values token by token,
-    (pages, KV, PAGE_SIZE, D). Every kernel takes either order.
+    Their memory is page by page and head by head, as attention reads it: a head's tokens one after the other,
+    (pages, KV, PAGE_SIZE, D), but with `for_native` its keys element by element, (pages, KV, D, PAGE_SIZE), which
+    the native CPU kernels read fastest. Plain torch takes any order.
     """
 
     def __init__(
@@ -30,14 +30,12 @@ class KeyValueCache:
     ) -> None:
         heads, size = config.num_key_value_heads, config.head_dim
         layers = range(config.num_hidden_layers)
+        by_element, by_token = (pages, heads, size, PAGE_SIZE), (pages, heads, PAGE_SIZE, size)
         if for_native:
-            by_element, by_token = (pages, heads, size, PAGE_SIZE), (pages, heads, PAGE_SIZE, size)
             self.keys = [_zeros(by_element, dtype, device).permute(0, 3, 1, 2) for _ in layers]
-            self.values = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
         else:
-            shape = (pages, PAGE_SIZE, heads, size)
-            self.keys = [_zeros(shape, dtype, device) for _ in layers]
-            self.values = [_zeros(shape, dtype, device) for _ in layers]
+            self.keys = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
+        self.values = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
         self.bytes = pages * page_bytes(config, dtype.itemsize)
 
 

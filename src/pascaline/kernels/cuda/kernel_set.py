@@ -44,7 +44,9 @@ class KernelSet:
         # Has torch make its context: modules live in it, and would be gone with one that only we held.
         torch.cuda.synchronize(device)
         self.device = device
-        self._device = Device(_ordinal(device))
+        self.ordinal = _ordinal(device)
+        """As torch counts cards."""
+        self._device = Device(self.ordinal)
         self._here = surroundings(device)
         self.limits = ChipLimits(
             compute_capability=self._here.card.capability,

@@ -5,6 +5,7 @@ The same `LaunchPlan` runs on a card, in the CPU's stand-in for one and in the e
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -61,6 +62,11 @@ class Integer:
     """A 32-bit integer argument."""
 
     value: int
+
+
+def float_bits(value: float) -> Integer:
+    """An fp32 number, for a kernel that takes its bits."""
+    return Integer(struct.unpack("<i", struct.pack("<f", value))[0])
 
 
 Argument = str | Integer
