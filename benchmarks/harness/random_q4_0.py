@@ -5,8 +5,8 @@
 Writes FOLDER/q4_0-fp16-head.gguf (head and embeddings in fp16, as GPTQ leaves them) and
 FOLDER/q4_0-q6_k-head.gguf (the head in Q6_K and the embeddings in Q4_0, as llama.cpp's quantiser does), 5.8
 and 4.3 GB. Blocks are drawn once, 32 MB of each type, and every tensor repeats them. On the card each
-tensor is memory of its own, so what is read is what a real model reads: speeds can be measured on these files, and
-nothing else.
+tensor is memory of its own, so what is read is what a real model reads: speeds can be measured on these
+files, and nothing else.
 """
 
 from __future__ import annotations
