@@ -64,8 +64,8 @@ def main() -> int:
     finally:
         found["wall_s"] = round(time.monotonic() - began, 1)
         if "card" in found:
-            case = "cuda-linears-sweep" if given.sweep else "cuda-linears"
-            output = given.output or card_result_path(found["card"]["gpu"], case)
+            name = "cuda-linears-sweep" if given.sweep else "cuda-linears"
+            output = given.output or card_result_path(found["card"]["gpu"], name)
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             print(f"{found['wall_s']} s; figures in {output}")

@@ -37,15 +37,23 @@ class CardSession:
     worker : module of the harness, whose last argument is a file that it keeps naming in what it runs
         (`serve_measurements`).
     not_ways : names that it announces of what is nobody's fault.
+    environment : variables that it gets besides those that this process was started with.
     """
 
-    def __init__(self, worker: str, *arguments: str, not_ways: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        worker: str,
+        *arguments: str,
+        not_ways: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         descriptor, name = tempfile.mkstemp(prefix="card-session-")
         os.close(descriptor)
         self._announcements = Path(name)
         self._module = worker
         self._arguments = (*arguments, name)
         self._not_ways = {_START, *not_ways}
+        self._environment = dict(environment or {})
         self._worker: Worker | None = None
         self._skip: set[str] = set()
         self.hello: dict[str, Any] = {}
@@ -98,7 +106,10 @@ class CardSession:
             path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
             absolute = os.pathsep.join(str(Path(each).resolve()) for each in path if each)
             self._worker = Worker(
-                sys.executable, self._module, *self._arguments, environment={"PYTHONPATH": absolute}
+                sys.executable,
+                self._module,
+                *self._arguments,
+                environment={"PYTHONPATH": absolute, **self._environment},
             )
         return self._worker
 
@@ -109,8 +120,10 @@ class CardSession:
             self._worker = None
 
 
-def serve_measurements(answers: Mapping[str, Callable[..., Answer]]) -> None:
-    """The worker's side; says which card this is, and answers also where something fails.
+def serve_measurements(
+    answers: Mapping[str, Callable[..., Answer]], hello: Mapping[str, object] = {}
+) -> None:
+    """The worker's side; says which card this is, and `hello`; answers also where something fails.
 
     Raises
     ------
@@ -121,14 +134,14 @@ def serve_measurements(answers: Mapping[str, Callable[..., Answer]]) -> None:
     if not torch.cuda.is_available():
         raise SystemExit("there is no card here that torch can use; `pascaline doctor` says why")
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    hello = {
+    card = {
         "gpu": properties.name,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "memory_gib": round(properties.total_memory / 2**30, 1),
         "torch": str(torch.__version__),
     }
-    serve(hello, {name: _guarded(answer) for name, answer in answers.items()})
+    serve({**card, **(hello or {})}, {name: _guarded(answer) for name, answer in answers.items()})
 
 
 def announcing(file: str) -> Callable[[str], None]:
