@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -14,7 +14,7 @@ from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.likeness import likeness
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
-from pascaline.kernels.recording import Recorder
+from pascaline.kernels.recording import RecordedLaunch, Recorder
 
 ShapeKey = tuple[object, ...]
 
@@ -64,6 +64,11 @@ class Launcher:
             out = cast(torch.Tensor, inputs[list(op.inputs).index(op.in_place)])
         kernel.launch(*inputs, out=out, workspace=self._workspace, **parameters)
         return out
+
+    def replay(self, launches: Iterable[RecordedLaunch]) -> None:
+        """Launch what was recorded; no operand is on the meta device any more."""
+        for each in launches:
+            each.kernel.launch(*each.inputs, out=each.out, workspace=self._workspace, **each.parameters)
 
     @contextmanager
     def recording(self) -> Iterator[Recorder]:

@@ -51,7 +51,7 @@ def cuda_kernel(
     takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all,
     tolerance: Tolerance | None = None,
 ) -> Kernel:
-    """A kernel of `op`: `recipe_of(chip_limits, *inputs, **parameters)`, from shapes, strides and dtypes alone."""
+    """A kernel of `op`; `recipe_of(limits, *inputs, **parameters)` looks at shapes, strides and dtypes."""
 
     def requires(chip: Chip) -> str | None:
         if chip.device.type != "cuda" or chip.limits is None:
