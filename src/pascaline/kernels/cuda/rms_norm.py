@@ -38,7 +38,7 @@ class RowShape:
 
 
 def row_shape(columns: int, width: int) -> RowShape:
-    """A warp for what it holds in two vectors a thread, else a block: of two a thread, or of the most threads.
+    """A warp for what it holds in two vectors a thread, else a block: two a thread, or the most threads.
 
     It does not depend on the number of rows: nor do the bits of a row.
     """
