@@ -171,7 +171,9 @@ def check(case: DecodeCase, execute: Execute) -> None:
     bound = decode_bound(
         *inputs.operands, **options, cache_dtype=case.cache_dtype, value_scales=inputs.scales
     )
-    compare(torch.from_numpy(inputs.buffers["y"]), expected[: inputs.taken].numpy(), bound[: inputs.taken].numpy())
+    compare(
+        torch.from_numpy(inputs.buffers["y"]), expected[: inputs.taken].numpy(), bound[: inputs.taken].numpy()
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
