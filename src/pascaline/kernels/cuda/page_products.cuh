@@ -44,19 +44,21 @@ PASCALINE_INLINE uint32_t pair_of_codes(uint32_t codes, uint32_t selector) {
 }
 constexpr uint32_t FIRST_CODES = 0x4140, SECOND_CODES = 0x4342, SIGNS = 0x80808080u;
 
-// COUNT neighbouring numbers of a token's keys, two a word.
+constexpr int ELEMENT_BYTES = IS_INT8 ? 1 : 2;
+
+// COUNT of a lane's numbers of keys, two a word.
 template <int COUNT>
-PASCALINE_INLINE void read_keys(const uint8_t* place, int token, int first, uint32_t (&pairs)[COUNT / 2]) {
+PASCALINE_INLINE void read_keys(const uint8_t* address, uint32_t (&pairs)[COUNT / 2]) {
     if constexpr (IS_INT8) {
         uint32_t codes[COUNT / 4];
-        read_row<Kind::keys, COUNT>(place, token, first, codes);
+        read_piece<COUNT>(address, codes);
 #pragma unroll
         for (int i = 0; i < COUNT / 4; i++) {
             pairs[2 * i] = pair_of_codes(codes[i] ^ SIGNS, FIRST_CODES);
             pairs[2 * i + 1] = pair_of_codes(codes[i] ^ SIGNS, SECOND_CODES);
         }
     } else {
-        read_row<Kind::keys, 2 * COUNT>(place, token, 2 * first, pairs);
+        read_piece<2 * COUNT>(address, pairs);
     }
 }
 
@@ -97,17 +99,23 @@ struct Queries {
     }
 };
 
+// Of 4 * COUNT inputs of a score at a time, from product `first_step` to `end_step`.
 template <int COUNT>
 PASCALINE_INLINE void add_key_products(float (&high)[4], float (&low)[4], const uint8_t* place, const Queries& queries,
-                                       int first_step, int group, int member) {
-    uint32_t upper[COUNT / 2], lower[COUNT / 2];
-    read_keys<COUNT>(place, group, 16 * first_step + COUNT * member, upper);
-    read_keys<COUNT>(place, group + 8, 16 * first_step + COUNT * member, lower);
+                                       int first_step, int end_step, int group, int member) {
+    const LanePieces<Kind::keys, COUNT * ELEMENT_BYTES, 4> pieces(group, member);
 #pragma unroll
-    for (int i = 0; i < COUNT / 4; i++) {
-        const uint32_t a[4] = {upper[2 * i], lower[2 * i], upper[2 * i + 1], lower[2 * i + 1]};
-        multiply(high, a, queries.high[first_step + i]);
-        multiply(low, a, queries.low[first_step + i]);
+    for (int step = first_step; step + COUNT / 4 <= end_step; step += COUNT / 4) {
+        const int first = 16 * ELEMENT_BYTES * step;
+        uint32_t upper[COUNT / 2], lower[COUNT / 2];
+        read_keys<COUNT>(pieces.at(place, 0, first), upper);
+        read_keys<COUNT>(pieces.at(place, 8, first), lower);
+#pragma unroll
+        for (int i = 0; i < COUNT / 4; i++) {
+            const uint32_t a[4] = {upper[2 * i], lower[2 * i], upper[2 * i + 1], lower[2 * i + 1]};
+            multiply(high, a, queries.high[step + i]);
+            multiply(low, a, queries.low[step + i]);
+        }
     }
 }
 
@@ -115,11 +123,8 @@ PASCALINE_INLINE void add_key_products(float (&high)[4], float (&low)[4], const 
 PASCALINE_INLINE void multiply_keys(float (&scores)[4], const uint8_t* place, const Queries& queries, int group,
                                     int member) {
     float high[4] = {}, low[4] = {};
-#pragma unroll
-    for (int step = 0; step + 1 < STEPS; step += 2) {
-        add_key_products<8>(high, low, place, queries, step, group, member);
-    }
-    if constexpr (STEPS % 2 != 0) add_key_products<4>(high, low, place, queries, STEPS - 1, group, member);
+    add_key_products<8>(high, low, place, queries, 0, STEPS, group, member);
+    if constexpr (STEPS % 2 != 0) add_key_products<4>(high, low, place, queries, STEPS - 1, STEPS, group, member);
 #pragma unroll
     for (int i = 0; i < 4; i++) scores[i] = high[i] + low[i];
 }
@@ -143,49 +148,50 @@ struct Weights {
 // that the lane has.
 using Sums = float[STEPS][4];
 
-// Of COUNT of a lane's numbers, which begin at product `first_step`.
+// COUNT of a lane's numbers of values at a time, from product `first_step` to `end_step`.
 template <int COUNT>
 PASCALINE_INLINE void add_value_products(Sums& sums, const uint8_t* place, const Weights& weights, int first_step,
-                                         int group, int member) {
-    constexpr int NBYTES = IS_INT8 ? COUNT : 2 * COUNT;
-    const int byte = (16 * first_step + COUNT * group) * (IS_INT8 ? 1 : 2);
-    uint32_t tokens[4][(NBYTES + 3) / 4];
+                                         int end_step, int group, int member) {
+    constexpr int NBYTES = COUNT * ELEMENT_BYTES;
+    const LanePieces<Kind::values, NBYTES, 8> pieces(2 * member, group);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        read_row<Kind::values, NBYTES>(place, 2 * member + i % 2 + 8 * (i / 2), byte, tokens[i]);
-        if constexpr (IS_INT8) {
+    for (int step = first_step; step + COUNT / 2 <= end_step; step += COUNT / 2) {
+        uint32_t tokens[4][(NBYTES + 3) / 4];
 #pragma unroll
-            for (uint32_t& word : tokens[i]) word ^= SIGNS;
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < COUNT / 2; i++) {
-        uint32_t a[4];
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            // Pairs of neighbouring tokens in place of neighbouring numbers.
+        for (int i = 0; i < 4; i++) {
+            read_piece<NBYTES>(pieces.at(place, i % 2 + 8 * (i / 2), 16 * ELEMENT_BYTES * step), tokens[i]);
             if constexpr (IS_INT8) {
-                const uint32_t pairs = permute_bytes(tokens[2 * half][i / 2], tokens[2 * half + 1][i / 2],
-                                                     i % 2 == 0 ? 0x5140 : 0x7362);
-                a[2 * half] = pair_of_codes(pairs, FIRST_CODES);
-                a[2 * half + 1] = pair_of_codes(pairs, SECOND_CODES);
-            } else {
-                a[2 * half] = permute_bytes(tokens[2 * half][i], tokens[2 * half + 1][i], 0x5410);
-                a[2 * half + 1] = permute_bytes(tokens[2 * half][i], tokens[2 * half + 1][i], 0x7632);
+#pragma unroll
+                for (uint32_t& word : tokens[i]) word ^= SIGNS;
             }
         }
-        multiply(sums[first_step + i], a, weights.high);
-        multiply(sums[first_step + i], a, weights.low);
+#pragma unroll
+        for (int i = 0; i < COUNT / 2; i++) {
+            uint32_t a[4];
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                // Pairs of neighbouring tokens in place of neighbouring numbers.
+                if constexpr (IS_INT8) {
+                    const uint32_t pairs = permute_bytes(tokens[2 * half][i / 2], tokens[2 * half + 1][i / 2],
+                                                         i % 2 == 0 ? 0x5140 : 0x7362);
+                    a[2 * half] = pair_of_codes(pairs, FIRST_CODES);
+                    a[2 * half + 1] = pair_of_codes(pairs, SECOND_CODES);
+                } else {
+                    a[2 * half] = permute_bytes(tokens[2 * half][i], tokens[2 * half + 1][i], 0x5410);
+                    a[2 * half + 1] = permute_bytes(tokens[2 * half][i], tokens[2 * half + 1][i], 0x7632);
+                }
+            }
+            multiply(sums[step + i], a, weights.high);
+            multiply(sums[step + i], a, weights.low);
+        }
     }
 }
 
 PASCALINE_INLINE void multiply_values(Sums& sums, const uint8_t* place, const Weights& weights, int group, int member) {
-#pragma unroll
-    for (int step = 0; step < STEPS / 4 * 4; step += 4) {
-        add_value_products<8>(sums, place, weights, step, group, member);
-    }
-    if constexpr (STEPS % 4 >= 2) add_value_products<4>(sums, place, weights, STEPS / 4 * 4, group, member);
-    if constexpr (STEPS % 2 != 0) add_value_products<2>(sums, place, weights, STEPS - 1, group, member);
+    constexpr int EIGHTS = STEPS / 4 * 4, FOURS = STEPS / 2 * 2;
+    add_value_products<8>(sums, place, weights, 0, EIGHTS, group, member);
+    if constexpr (FOURS > EIGHTS) add_value_products<4>(sums, place, weights, EIGHTS, FOURS, group, member);
+    if constexpr (STEPS > FOURS) add_value_products<2>(sums, place, weights, FOURS, STEPS, group, member);
 }
 
 // A lane's sums of one of its two rows, in the order of a head's numbers.

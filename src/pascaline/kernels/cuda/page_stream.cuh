@@ -31,11 +31,33 @@ PASCALINE_INLINE int exchanged(int token) {
     return IS_INT8 ? (token & 3) << 1 : (token & 1) << 2;
 }
 
-// NBYTES of a token's row, which lie within a unit.
-template <Kind kind, int NBYTES>
-PASCALINE_INLINE void read_row(const uint8_t* place, int token, int byte, uint32_t (&words)[(NBYTES + 3) / 4]) {
-    const int unit = (byte / UNIT_BYTES) ^ exchanged<kind>(token);
-    const uint8_t* const address = place + token * ROW_BYTES + unit * UNIT_BYTES + byte % UNIT_BYTES;
+// Where a lane's bytes of the row of `token`, or of a later one whose units are exchanged alike, lie: pieces of NBYTES
+// that LANES lanes have side by side, again and again.
+template <Kind kind, int NBYTES, int LANES>
+class LanePieces {
+  public:
+    PASCALINE_INLINE LanePieces(int token, int which) {
+#pragma unroll
+        for (int i = 0; i < PERIOD; i++) {
+            const int byte = i * SPAN + which * NBYTES;
+            const int unit = (byte / UNIT_BYTES) ^ exchanged<kind>(token);
+            offsets_[i] = token * ROW_BYTES + unit * UNIT_BYTES + byte % UNIT_BYTES;
+        }
+    }
+
+    // The piece that begins `first` bytes, a multiple of LANES pieces, into the row `later` tokens later.
+    PASCALINE_INLINE const uint8_t* at(const uint8_t* place, int later, int first) const {
+        return place + offsets_[first / SPAN % PERIOD] + (later * ROW_BYTES + first / (SPAN * PERIOD) * (SPAN * PERIOD));
+    }
+
+  private:
+    // Exchanged units are the same again after 128 bytes.
+    static constexpr int SPAN = NBYTES * LANES, PERIOD = SPAN < 128 ? 128 / SPAN : 1;
+    int offsets_[PERIOD];
+};
+
+template <int NBYTES>
+PASCALINE_INLINE void read_piece(const uint8_t* address, uint32_t (&words)[(NBYTES + 3) / 4]) {
     if constexpr (NBYTES == 16) {
         const uint4 four = *reinterpret_cast<const uint4*>(address);
         words[0] = four.x;
