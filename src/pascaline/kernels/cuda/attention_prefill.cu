@@ -33,6 +33,7 @@ constexpr int VALUE_BLOCKS = HEAD_DIM / 8;            // of 8 outputs
 constexpr int QUERY_BYTES = BLOCK_ROWS * ROW_BYTES;
 constexpr int STEP_BYTES = 32;                        // 16 numbers
 constexpr float LOWEST = -1.0e30f;                    // below every score
+constexpr float SLACK = 8.0f;                         // of exponents: weights up to 256 are as exact as those up to 1
 
 using Scores = float[ROW_TILES][TOKEN_BLOCKS][4];
 using Sums = float[ROW_TILES][VALUE_BLOCKS][4];
@@ -115,7 +116,7 @@ PASCALINE_INLINE void multiply_values(Sums& sums, const Scores& weights, SharedA
 // What a thread knows of its rows: i is row lane / 4 + 8 * (i % 2) of the warp's tile i / 2 of 16 rows.
 struct Rows {
     static constexpr int COUNT = 2 * ROW_TILES;
-    float shifts[COUNT], totals[COUNT];  // the largest exponent so far, and the sum of weights
+    float shifts[COUNT], totals[COUNT];  // of exponents, about the largest so far; sums of weights
 
     static PASCALINE_INLINE int row(int i) {
         return threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / 4 + i * 8;
@@ -149,8 +150,11 @@ struct Rows {
         }
     }
 
-    // Scores become weights, 2^(factor * score - shift), of which the largest so far is 1; sums are scaled to that.
+    // Scores become weights, 2^(factor * score - shift). Where these would be above 2^SLACK, the shift goes up to the
+    // largest exponent, and what is summed so far is scaled down.
     PASCALINE_INLINE void weigh(Scores& scores, Sums& sums, float factor) {
+        float corrections[COUNT];
+        bool is_raised = false;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             float maximum = LOWEST;
@@ -160,24 +164,34 @@ struct Rows {
                 maximum = fmaxf(maximum, fmaxf(four[i % 2 * 2], four[i % 2 * 2 + 1]));
             }
             maximum = fmaxf(maximum, shuffle_xor(maximum, 1));
-            maximum = fmaxf(maximum, shuffle_xor(maximum, 2));
-            const float shift = fmaxf(shifts[i], maximum * factor), correction = power_of_two(shifts[i] - shift);
+            maximum = fmaxf(maximum, shuffle_xor(maximum, 2)) * factor;
+            const float shift = maximum > shifts[i] + SLACK ? maximum : shifts[i];
+            corrections[i] = power_of_two(shifts[i] - shift);
+            is_raised |= shift != shifts[i];
             shifts[i] = shift;
-            float total = 0.0f;
+        }
+        // PERF: seldom after the first tiles.
+        if (is_raised) {
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                totals[i] *= corrections[i];
+#pragma unroll
+                for (int block = 0; block < VALUE_BLOCKS; block++) {
+                    sums[i / 2][block][i % 2 * 2] *= corrections[i];
+                    sums[i / 2][block][i % 2 * 2 + 1] *= corrections[i];
+                }
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
 #pragma unroll
             for (int block = 0; block < TOKEN_BLOCKS; block++) {
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     float& score = scores[i / 2][block][i % 2 * 2 + j];
-                    score = power_of_two(score * factor - shift);
-                    total += score;
+                    score = power_of_two(score * factor - shifts[i]);
+                    totals[i] += score;
                 }
-            }
-            totals[i] = totals[i] * correction + total;
-#pragma unroll
-            for (int block = 0; block < VALUE_BLOCKS; block++) {
-                sums[i / 2][block][i % 2 * 2] *= correction;
-                sums[i / 2][block][i % 2 * 2 + 1] *= correction;
             }
         }
     }
