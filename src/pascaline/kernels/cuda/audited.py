@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.hardware.architectures import architectures, capability_numbers
+from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
 from pascaline.kernels.cuda.linear_call import LinearCall
@@ -20,7 +21,9 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.representatives import attention_of, chip_limits
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import Integers
 
@@ -35,6 +38,9 @@ _OUTPUTS, _COLUMNS = 4608, 3584  # attention's inputs of a model of 7B
 _MULTIPROCESSORS = 28
 _WHOLE = ((6, 1), (9, 0))
 """Chips for which all forms are compiled; for the others some, which takes half the time."""
+
+WIDE_LOADS = {"gather_rows of fp16": 0}
+"""Of launches of a step that load less than 16 bytes a thread at once."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ def audited(compute_capability: str) -> list[Audited]:
         cases += [*_rows(chip), *_tile(chip)]
     if "tensor_fp16" in rates and chip.compute_capability >= (7, 5):
         cases += _mma(chip)
+    if chip.compute_capability >= (8, 0):
+        cases += _attention(chip_limits(compute_capability))
     return cases
 
 
@@ -124,6 +132,19 @@ def _mma(chip: ChipLimits) -> Iterator[Audited]:
     yield Audited("order_input, 64 rows", plan, MachineCodeExpectation(most_registers=64))
 
 
+def _attention(chip: ChipLimits) -> Iterator[Audited]:
+    """Of every four instructions of the loop that multiplies keys or values, one is a product."""
+    cases = (
+        ("fp16", attention_of(2048, 1, torch.float16)),
+        ("int8", attention_of(2048, 1, torch.int8)),
+        ("bf16, soft-capped", attention_of(2048, 1, torch.bfloat16, window=1024, softcap=50.0)),
+        ("fp16, heads of 256", attention_of(2048, 1, torch.float16, head_dim=256)),
+    )
+    for name, call in cases[: None if chip.compute_capability in _WHOLE else 2]:
+        plan = plan_attention_prefill(call, chip)
+        yield Audited(f"attention_prefill {name}", plan, MachineCodeExpectation("HMMA", 0.1, wide_loads=2))
+
+
 def _others(chip: ChipLimits) -> Iterator[Audited]:
     plan = plan_linear_simt(INT4, LinearCall(512, _OUTPUTS, _COLUMNS), chip)
     expected = MachineCodeExpectation("FFMA", 0.7, most_registers=168, wide_loads=1)
@@ -134,3 +155,7 @@ def _others(chip: ChipLimits) -> Iterator[Audited]:
     yield Audited("quantise_input, 16 rows", plan, MachineCodeExpectation(most_registers=64))
     plan = plan_linear_dense_decode(LinearCall(1, _OUTPUTS, _COLUMNS), torch.bfloat16, chip)
     yield Audited("linear_dense_decode bf16, 1 row", plan, MachineCodeExpectation("FFMA", wide_loads=1))
+    for name, plan in STEP_PLANS.items():
+        yield Audited(
+            name, plan, MachineCodeExpectation(most_registers=64, wide_loads=WIDE_LOADS.get(name, 1))
+        )
