@@ -52,6 +52,27 @@ struct Tile {
     }
 };
 
+// Which of a sequence's tokens are seen, and the block's share of them in tiles.
+//
+// PERF: read from shared memory, as registers are all taken.
+struct Range {
+    int context, first_token;
+    int splits, first_tile, last_tile;
+
+    PASCALINE_INLINE void set(int length, int window) {
+        context = length;
+        first_token = HAS_WINDOW ? max(length - window, 0) : 0;
+        const int tiles = (last_page() - first_page()) / 2 + 1;
+        splits = min(int(gridDim.x), (tiles + WARPS - 1) / WARPS);  // each warp of a split has a tile
+        first_tile = tiles * int(blockIdx.x) / splits;
+        last_tile = tiles * (int(blockIdx.x) + 1) / splits;
+    }
+
+    PASCALINE_INLINE int first_page() const { return first_token / PAGE_SIZE; }
+    PASCALINE_INLINE int last_page() const { return (context - 1) / PAGE_SIZE; }
+    PASCALINE_INLINE int start(int tile) const { return first_page() * PAGE_SIZE + tile * TILE; }
+};
+
 extern "C" __global__ void __launch_bounds__(32 * WARPS, MIN_BLOCKS)
 attention_simt_decode(const float* query, const void* key_cache, const void* value_cache, const float* key_scales,
                       const float* value_scales, const int32_t* page_table, const int32_t* query_start,
@@ -59,20 +80,16 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
                       int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits,
                       float* partials, uint32_t* arrivals) {
     __shared__ Shared shared;
+    __shared__ Range range;
     let_next_launch_begin();
     wait_for_launches_before();
     const int sequence = blockIdx.z;
     const int query_row = load_handed_on(query_start + sequence);
     if (load_handed_on(query_start + sequence + 1) - query_row != 1) return;
-    const int context = load_handed_on(context_lengths + sequence);
-    const int first_token = HAS_WINDOW ? max(context - window, 0) : 0;
-    const int first_page = first_token / PAGE_SIZE, last_page = (context - 1) / PAGE_SIZE;
-    const int tiles = (last_page - first_page) / 2 + 1;
-    // Each warp of a split has a tile.
-    const int splits = min(int(gridDim.x), (tiles + WARPS - 1) / WARPS);
-    const int split = blockIdx.x;
-    if (split >= splits) return;
-    const int last_tile = tiles * (split + 1) / splits;
+    Range found;
+    found.set(load_handed_on(context_lengths + sequence), window);
+    if (int(blockIdx.x) >= found.splits) return;
+    if (threadIdx.x == 0) range = found;
 
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int key_value_head = blockIdx.y / ROW_TILES, first_head = blockIdx.y % ROW_TILES * HEADS;
@@ -102,13 +119,13 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
     }
     __syncthreads();
 
-    const auto tile_start = [&](int number) { return first_page * PAGE_SIZE + number * TILE; };
     const auto tile_of = [&](int number) {
-        const int page = first_page + 2 * number;
+        const int page = range.first_page() + 2 * number;
         const auto row_of = [&](int index) {
             return (uint32_t(load_handed_on(table + index)) * key_value_heads + key_value_head) * PAGE_SIZE;
         };
-        return Tile{{row_of(page), row_of(min(page + 1, last_page))}, min(context - 1 - tile_start(number), TILE - 1)};
+        const int last = min(range.context - 1 - range.start(number), TILE - 1);
+        return Tile{{row_of(page), row_of(min(page + 1, range.last_page()))}, last};
     };
 
     // Four vectors a lane are on their way while four others are multiplied: a tile's keys, chunk by chunk, then its
@@ -134,14 +151,14 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
         }
     };
 
-    int number = tiles * split / splits + warp;
+    int number = range.first_tile + warp;
     Tile tile = {{0, 0}, 0};
-    if (number < last_tile) {
+    if (number < range.last_tile) {
         tile = tile_of(number);
         load_keys(tile, 0);
     }
 #pragma unroll 1
-    while (number < last_tile) {
+    while (number < range.last_tile) {
         const int own_token = part * KEY_TOKENS + key_token;
         float key_scale = 1.0f, value_scale = 1.0f;
         if constexpr (CACHE_TYPE == INT8) {
@@ -166,7 +183,7 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
         }
 
         reduce_lanes<TOKEN_LANES>(scores, lane);
-        const bool is_seen = own_token <= tile.last && (!HAS_WINDOW || tile_start(number) + own_token >= first_token);
+        const bool is_seen = own_token <= tile.last && (!HAS_WINDOW || range.start(number) + own_token >= range.first_token);
 #pragma unroll
         for (int head = 0; head < HEADS; head++) {
             const float scaled = CACHE_TYPE == INT8 ? scores[head] * key_scale : scores[head];
@@ -178,7 +195,7 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
 
         const Tile current = tile;
         number += WARPS;
-        if (number < last_tile) tile = tile_of(number);
+        if (number < range.last_tile) tile = tile_of(number);
 #pragma unroll 1
         for (int step = 0; step < STEPS; step += STEPS_AT_ONCE) {
             CacheVector now[STEPS_AT_ONCE];
@@ -186,7 +203,7 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
             for (int i = 0; i < STEPS_AT_ONCE; i++) now[i] = ahead[i];
             if (step + STEPS_AT_ONCE < STEPS) {
                 load_values(current, step + STEPS_AT_ONCE);
-            } else if (number < last_tile) {
+            } else if (number < range.last_tile) {
                 load_keys(tile, 0);
             }
 #pragma unroll
@@ -198,13 +215,14 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
     }
 
     bring_together(shared, totals, lane, warp);
-    const Split own = {split, splits, load_handed_on(query_start + sequence), key_value_heads, key_value_head, first_head};
-    if (splits == 1) {
+    const Split own = {int(blockIdx.x), range.splits, load_handed_on(query_start + sequence), key_value_heads,
+                       key_value_head, first_head};
+    if (own.count == 1) {
         own.store_alone(shared, y);
     } else {
         const size_t place = size_t(blockIdx.z) * gridDim.y + blockIdx.y;
         float* const parts = partials + place * gridDim.x * PART_FLOATS;
         own.leave_part(shared, parts);
-        if (comes_last(arrivals + place, splits, shared.arrived)) own.merge(shared, parts, y);
+        if (comes_last(arrivals + place, own.count, shared.arrived)) own.merge(shared, parts, y);
     }
 }
