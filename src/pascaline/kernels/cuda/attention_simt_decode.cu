@@ -85,22 +85,15 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
     wait_for_launches_before();
     const int sequence = blockIdx.z;
     const int query_row = load_handed_on(query_start + sequence);
-    if (load_handed_on(query_start + sequence + 1) - query_row != 1) return;
+    const int next_row = load_handed_on(query_start + sequence + 1);
+    const int context = load_handed_on(context_lengths + sequence);
+    if (next_row - query_row != 1) return;
     Range found;
-    found.set(load_handed_on(context_lengths + sequence), window);
+    found.set(context, window);
     if (int(blockIdx.x) >= found.splits) return;
     if (threadIdx.x == 0) range = found;
-
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int key_value_head = blockIdx.y / ROW_TILES, first_head = blockIdx.y % ROW_TILES * HEADS;
-    const Scoring scoring(scale_bits, soft_cap_bits);
-    const float* const own_query = query + size_t(query_row) * query_stride + (key_value_head * GROUP + first_head) * HEAD_DIM;
-    for (int i = threadIdx.x; i < HEADS * PADDED_DIM; i += 32 * WARPS) {
-        const int head = i / PADDED_DIM, column = i % PADDED_DIM;
-        const bool is_there = column < HEAD_DIM && first_head + head < GROUP;
-        shared.query[i] = is_there ? load_handed_on(own_query + head * HEAD_DIM + column) * scoring.factor : 0.0f;
-    }
-
     const Stored* const keys = static_cast<const Stored*>(key_cache);
     const Stored* const values = static_cast<const Stored*>(value_cache);
     const int32_t* const table = page_table + size_t(sequence) * table_width;
@@ -108,18 +101,7 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
     const int value_token = lane / VALUE_LANES, value_part = min(lane % VALUE_LANES, VECTORS - 1);
     const float* const own_part = shared.query + part * VECTOR;
 
-    WarpState& state = shared.warps[warp];
-    Totals totals;
-#pragma unroll
-    for (int head = 0; head < HEADS; head++) {
-        if (lane == 0) state.maxima.values[head] = NOTHING_SEEN;
-        state.sums[lane].values[head] = 0.0f;
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) totals.heads[head][i] = 0.0f;
-    }
-    __syncthreads();
-
-    const auto tile_of = [&](int number) {
+    const auto tile_of = [&](const Range& range, int number) {
         const int page = range.first_page() + 2 * number;
         const auto row_of = [&](int index) {
             return (uint32_t(load_handed_on(table + index)) * key_value_heads + key_value_head) * PAGE_SIZE;
@@ -151,12 +133,35 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
         }
     };
 
-    int number = range.first_tile + warp;
+    int number = found.first_tile + warp;
     Tile tile = {{0, 0}, 0};
-    if (number < range.last_tile) {
-        tile = tile_of(number);
+    if (number < found.last_tile) {
+        tile = tile_of(found, number);
         load_keys(tile, 0);
     }
+
+    const Scoring scoring(scale_bits, soft_cap_bits);
+    const float* const own_query = query + size_t(query_row) * query_stride + (key_value_head * GROUP + first_head) * HEAD_DIM;
+#pragma unroll
+    for (int first = 0; first < HEADS * PADDED_DIM; first += 32 * WARPS) {
+        const int i = first + threadIdx.x;
+        if (i >= HEADS * PADDED_DIM) break;
+        const int head = i / PADDED_DIM, column = i % PADDED_DIM;
+        const bool is_there = column < HEAD_DIM && first_head + head < GROUP;
+        shared.query[i] = is_there ? load_handed_on(own_query + head * HEAD_DIM + column) * scoring.factor : 0.0f;
+    }
+
+    WarpState& state = shared.warps[warp];
+    Totals totals;
+#pragma unroll
+    for (int head = 0; head < HEADS; head++) {
+        if (lane == 0) state.maxima.values[head] = NOTHING_SEEN;
+        state.sums[lane].values[head] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) totals.heads[head][i] = 0.0f;
+    }
+    __syncthreads();
+
 #pragma unroll 1
     while (number < range.last_tile) {
         const int own_token = part * KEY_TOKENS + key_token;
@@ -195,7 +200,7 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
 
         const Tile current = tile;
         number += WARPS;
-        if (number < range.last_tile) tile = tile_of(number);
+        if (number < range.last_tile) tile = tile_of(range, number);
 #pragma unroll 1
         for (int step = 0; step < STEPS; step += STEPS_AT_ONCE) {
             CacheVector now[STEPS_AT_ONCE];
@@ -223,6 +228,6 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
         const size_t place = size_t(blockIdx.z) * gridDim.y + blockIdx.y;
         float* const parts = partials + place * gridDim.x * PART_FLOATS;
         own.leave_part(shared, parts);
-        if (comes_last(arrivals + place, own.count, shared.arrived)) own.merge(shared, parts, y);
+        if (comes_last(arrivals + place, own.count, shared.arrived)) own.merge(parts, y);
     }
 }

@@ -58,7 +58,7 @@ struct WarpState {
 
 struct Shared {
     alignas(16) float query[HEADS * PADDED_DIM];  // scaled; in the end the block's weighted values
-    WarpState warps[WARPS];                       // in the end its first weights are factors of splits
+    WarpState warps[WARPS];
     uint32_t arrived;
 };
 
@@ -160,10 +160,12 @@ PASCALINE_INLINE void bring_together(Shared& shared, Totals& totals, int lane, i
         if (warp == other && lane < VECTORS) {
 #pragma unroll
             for (int head = 0; head < HEADS; head++) {
-                float* const place = shared.query + head * HEAD_DIM + lane * VECTOR;
+                auto* const fours = reinterpret_cast<float4*>(shared.query + head * HEAD_DIM + lane * VECTOR);
 #pragma unroll
-                for (int i = 0; i < VECTOR; i++) {
-                    place[i] = (other == 0 ? 0.0f : place[i]) + totals.heads[head][i];
+                for (int part = 0; part < VECTOR / 4; part++) {
+                    const float* const own = totals.heads[head] + 4 * part;
+                    const float4 four = other == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : fours[part];
+                    fours[part] = make_float4(four.x + own[0], four.y + own[1], four.z + own[2], four.w + own[3]);
                 }
             }
         }
