@@ -72,7 +72,7 @@ def plan_attention_simt_decode(
         arguments=(*call.arguments, "partials", "arrivals"),
         scratch=parts_scratch(4 * part_floats * places * geometry.splits, places),
         geometry=geometry,
-        begins_early=chip.overlaps_launches,
+        begins_early=True,
     )
 
 
