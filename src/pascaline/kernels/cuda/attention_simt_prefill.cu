@@ -44,7 +44,8 @@ struct Shared {
         alignas(16) float weights[TILE][BLOCK_ROWS + 4];
     };
     alignas(16) float values[2][VALUE_STEP][PADDED_DIM];
-    uint32_t rows[2][TILE];  // of the cache: of this tile's tokens, or the next one's
+    uint32_t rows[2][TILE];             // of the cache: of this tile's tokens, or the next one's
+    alignas(16) float maxima[BLOCK_ROWS];  // of scores, as far as weights are relative to
 };
 
 PASCALINE_INLINE void put_four(float* target, const float* source) {
@@ -59,6 +60,11 @@ PASCALINE_INLINE void store_four(float* target, const float* source) {
     *reinterpret_cast<float4*>(target) = make_float4(source[0], source[1], source[2], source[3]);
 }
 
+PASCALINE_INLINE void load_rows(float (&numbers)[THREAD_ROWS], const float* source) {
+#pragma unroll
+    for (int i = 0; i < THREAD_ROWS; i += 4) put_four(numbers + i, source + i);
+}
+
 // totals += rows of `a` times columns of `b`, of DEPTH of both: a thread's rows lie side by side in a, of its columns
 // four in every 64 of b.
 template <int DEPTH, int A_STRIDE, int B_STRIDE, int PARTS>
@@ -66,8 +72,7 @@ PASCALINE_INLINE void multiply(const float* a, const float* b, float (&totals)[T
 #pragma unroll
     for (int k = 0; k < DEPTH; k++) {
         float rows[THREAD_ROWS], columns[4 * PARTS];
-#pragma unroll
-        for (int i = 0; i < THREAD_ROWS; i += 4) put_four(rows + i, a + k * A_STRIDE + i);
+        load_rows(rows, a + k * A_STRIDE);
 #pragma unroll
         for (int part = 0; part < PARTS; part++) put_four(columns + 4 * part, b + k * B_STRIDE + 64 * part);
 #pragma unroll
@@ -83,6 +88,28 @@ PASCALINE_INLINE void multiply(const float* a, const float* b, float (&totals)[T
     }
 }
 
+// What a block has.
+//
+// PERF: read from shared memory, as registers are all taken.
+struct Block {
+    BlockRows rows;
+    int history;                 // tokens before the new ones
+    int first_token, last_seen;  // of what any row sees, from a page's first on
+
+    PASCALINE_INLINE void set(const BlockRows& found, int context, int window) {
+        rows = found;
+        history = context - rows.tokens;
+        last_seen = history + rows.token(BLOCK_ROWS - 1);
+        const int first_seen = HAS_WINDOW ? max(history + rows.token(0) - window + 1, 0) : 0;
+        first_token = first_seen / PAGE_SIZE * PAGE_SIZE;
+    }
+
+    // Whether every row sees the whole tile from there on.
+    PASCALINE_INLINE bool all_see(int start, int window) const {
+        return start + TILE - 1 <= history + rows.token(0) && (!HAS_WINDOW || start > last_seen - window);
+    }
+};
+
 template <typename Change>
 PASCALINE_INLINE float over_columns(float value, Change change) {
 #pragma unroll
@@ -92,11 +119,14 @@ PASCALINE_INLINE float over_columns(float value, Change change) {
 
 // A thread's rows.
 struct Rows {
-    float maxima[THREAD_ROWS], sums[THREAD_ROWS];  // of all lanes, as far as weights are relative to; of this lane
-    float totals[THREAD_ROWS][4 * VALUE_PARTS];    // weighted values
+    float sums[THREAD_ROWS];                     // of the weights of the lane's columns
+    float totals[THREAD_ROWS][4 * VALUE_PARTS];  // weighted values
 
-    // Has all scores below the maxima plus HEADROOM.
-    PASCALINE_INLINE void make_room(const float (&scores)[THREAD_ROWS][THREAD_TOKENS]) {
+    // Has all scores below the maxima plus HEADROOM. Rows are a warp's alone, and so are their maxima.
+    PASCALINE_INLINE void make_room(const float (&scores)[THREAD_ROWS][THREAD_TOKENS], float* shared_maxima,
+                                    bool is_first_lane) {
+        float maxima[THREAD_ROWS];
+        load_rows(maxima, shared_maxima);
         bool is_above = false;
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; i++) {
@@ -111,11 +141,12 @@ struct Rows {
             for (int j = 0; j < THREAD_TOKENS; j++) highest = fmaxf(highest, scores[i][j]);
             highest = over_columns(highest, [](float a, float b) { return fmaxf(a, b); });
             const float factor = power_of_two(maxima[i] - highest);
-            maxima[i] = highest;
+            if (is_first_lane) shared_maxima[i] = highest;
             sums[i] *= factor;
 #pragma unroll
             for (int j = 0; j < 4 * VALUE_PARTS; j++) totals[i][j] *= factor;
         }
+        sync_warp();
     }
 };
 
@@ -125,24 +156,20 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
                        const int32_t* context_lengths, float* y, int tokens, int sequences, int table_width,
                        int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits) {
     __shared__ Shared shared;
+    __shared__ Block own;
     let_next_launch_begin();
     wait_for_launches_before();
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int key_value_head = blockIdx.x;
-    BlockRows own;
-    if (!own.find(query_start, sequences, gridDim.y - 1 - blockIdx.y, lane)) return;
-    const int context = load_handed_on(context_lengths + own.sequence);
-    const int history = context - own.tokens;
+    BlockRows found;
+    if (!found.find(query_start, sequences, gridDim.y - 1 - blockIdx.y, lane)) return;
+    if (threadIdx.x == 0) own.set(found, load_handed_on(context_lengths + found.sequence), window);
+    __syncthreads();
 
-    // Tokens that any row sees, from a page's first on.
-    const int last_seen = history + own.token(BLOCK_ROWS - 1);
-    const int first_seen = HAS_WINDOW ? max(history + own.token(0) - window + 1, 0) : 0;
-    const int first_token = first_seen / PAGE_SIZE * PAGE_SIZE;
-
-    const int32_t* const table = page_table + size_t(own.sequence) * table_width;
     const auto row_of = [&](int token) {
         // What is behind the last token that is seen is that token again: places that nobody wrote are not read.
-        token = min(token, last_seen);
+        token = min(token, own.last_seen);
+        const int32_t* const table = page_table + size_t(own.rows.sequence) * table_width;
         const uint32_t page = load_handed_on(table + token / PAGE_SIZE);
         return (page * key_value_heads + key_value_head) * PAGE_SIZE + token % PAGE_SIZE;
     };
@@ -152,8 +179,8 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
     const int place = threadIdx.x % TILE, piece = threadIdx.x / TILE;
     const int key_token = place % THREAD_TOKENS * COLUMN_LANES + place / THREAD_TOKENS;
     const bool has_query = place < BLOCK_ROWS;
-    const float* own_query = query + size_t(own.query_row + own.token(place)) * query_stride +
-                             (key_value_head * GROUP + own.head(place)) * HEAD_DIM + piece * VECTOR;
+    const float* own_query = query + size_t(found.query_row + found.token(place)) * query_stride +
+                             (key_value_head * GROUP + found.head(place)) * HEAD_DIM + piece * VECTOR;
 
     float4 query_ahead[2];
     CacheVector key_ahead, value_ahead[VALUE_VECTORS];
@@ -214,18 +241,18 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
     Rows rows;
 #pragma unroll
     for (int i = 0; i < THREAD_ROWS; i++) {
-        rows.maxima[i] = NOTHING_SEEN;
         rows.sums[i] = 0.0f;
 #pragma unroll
         for (int j = 0; j < 4 * VALUE_PARTS; j++) rows.totals[i][j] = 0.0f;
     }
 
-    if (threadIdx.x < TILE) shared.rows[0][threadIdx.x] = row_of(first_token + threadIdx.x);
+    if (threadIdx.x < BLOCK_ROWS) shared.maxima[threadIdx.x] = NOTHING_SEEN;
+    if (threadIdx.x < TILE) shared.rows[0][threadIdx.x] = row_of(own.first_token + threadIdx.x);
     __syncthreads();
     load_step(0, shared.rows[0]);
     int buffer = 0;  // of the tile's rows
 #pragma unroll 1
-    for (int start = first_token; start <= last_seen; start += TILE, buffer ^= 1) {
+    for (int start = own.first_token; start <= own.last_seen; start += TILE, buffer ^= 1) {
         const uint32_t* const cache_rows = shared.rows[buffer];
         uint32_t next_row = 0;
         if (threadIdx.x < TILE) next_row = row_of(start + TILE + threadIdx.x);
@@ -259,8 +286,7 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
             __syncthreads();
         }
 
-        const bool is_whole = start + TILE - 1 <= history + own.token(0) &&
-                              (!HAS_WINDOW || start > last_seen - window);
+        const bool is_whole = own.all_see(start, window);
 #pragma unroll
         for (int i = 0; i < THREAD_ROWS; i++) {
 #pragma unroll
@@ -268,20 +294,22 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
                 scores[i][j] = scoring.score(scores[i][j] * token_factors[j]);
             }
             if (is_whole) continue;
-            const int position = history + own.token(first_row + i);
+            const int position = own.history + own.rows.token(first_row + i);
 #pragma unroll
             for (int j = 0; j < THREAD_TOKENS; j++) {
                 const int token = start + j * COLUMN_LANES + column_lane;
                 if (token > position || (HAS_WINDOW && token <= position - window)) scores[i][j] = minus_infinity();
             }
         }
-        rows.make_room(scores);
+        rows.make_room(scores, &shared.maxima[first_row], column_lane == 0);
+        float maxima[THREAD_ROWS];
+        load_rows(maxima, &shared.maxima[first_row]);
 #pragma unroll
         for (int j = 0; j < THREAD_TOKENS; j++) {
             float weights[THREAD_ROWS];
 #pragma unroll
             for (int i = 0; i < THREAD_ROWS; i++) {
-                const float weight = power_of_two(scores[i][j] - rows.maxima[i]);
+                const float weight = power_of_two(scores[i][j] - maxima[i]);
                 rows.sums[i] += weight;
                 weights[i] = CACHE_TYPE == INT8 ? weight * value_scales_of[j] : weight;
             }
@@ -297,7 +325,7 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
         for (int step = 0; step < VALUE_STEPS; step++) {
             if (step + 1 < VALUE_STEPS) store_values((step + 1) & 1);
             if (step + 2 < VALUE_STEPS) load_values(step + 2, cache_rows);
-            if (step + 1 == VALUE_STEPS && start + TILE <= last_seen) load_step(0, shared.rows[buffer ^ 1]);
+            if (step + 1 == VALUE_STEPS && start + TILE <= own.last_seen) load_step(0, shared.rows[buffer ^ 1]);
             multiply<VALUE_STEP, BLOCK_ROWS + 4, PADDED_DIM, VALUE_PARTS>(
                 &shared.weights[step * VALUE_STEP][first_row], &shared.values[step & 1][0][4 * column_lane], rows.totals);
             __syncthreads();
@@ -308,9 +336,9 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
     for (int i = 0; i < THREAD_ROWS; i++) {
         const float sum = over_columns(rows.sums[i], [](float a, float b) { return a + b; });
         const int row = first_row + i;
-        if (!own.has(row)) continue;
-        const size_t query_row = own.query_row + own.token(row);
-        const size_t head = key_value_head * GROUP + own.head(row);
+        if (!own.rows.has(row)) continue;
+        const size_t query_row = own.rows.query_row + own.rows.token(row);
+        const size_t head = key_value_head * GROUP + own.rows.head(row);
         float* const target = y + (query_row * key_value_heads * GROUP + head) * HEAD_DIM;
         const float share = 1.0f / sum;
 #pragma unroll
