@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS, InputForm
-from pascaline.kernels.cuda.row_vectors import integers, vector_width
+from pascaline.kernels.cuda.row_vectors import WARP, integers, row_shape, vector_width
 from pascaline.kernels.cuda.specialisation import LaunchPlan, Specialisation, float_bits
 
-_WARP = 32
-_MOST_THREADS = 1024
 _WARPS_OF_SHORT_ROWS = 4
 _MOST_SHARED_BYTES = 48 << 10
-
-
-@dataclass(frozen=True)
-class RowShape:
-    """How threads take a row; the same for all kernels that normalise rows of so many columns.
-
-    Parameters
-    ----------
-    width : numbers of a vector, 4 or 1.
-    warps : that take a row.
-    vectors : of a thread.
-    """
-
-    width: int
-    warps: int
-    vectors: int
-
-    @property
-    def definitions(self) -> tuple[tuple[str, int], ...]:
-        """Macros of row_norm.cuh."""
-        return (("WIDTH", self.width), ("ROW_WARPS", self.warps), ("VECTORS", self.vectors))
-
-
-def row_shape(columns: int, width: int) -> RowShape:
-    """A warp for what it holds in two vectors a thread, else a block: two a thread, or the most threads.
-
-    It does not depend on the number of rows: nor do the bits of a row.
-    """
-    vectors = -(-columns // width)
-    if vectors <= 2 * _WARP:
-        return RowShape(width, 1, -(-vectors // _WARP))
-    threads = min(_MOST_THREADS, -(-vectors // (2 * _WARP)) * _WARP)
-    return RowShape(width, threads // _WARP, -(-vectors // threads))
 
 
 def plan_rms_norm(
@@ -64,15 +27,15 @@ def plan_rms_norm(
 
     Parameters
     ----------
-    residual : (T, C), buffer "residual": what is normalised is its sum with x, and is written to "sum" (T, C).
-    quantised : the form in which a linear takes the result, from the buffers of `quantised_shapes`, in the order
-        of "inputs" where permuted.
+    residual : (T, C), buffer "residual": what is normalised is its sum with x, written to "sum" (T, C).
+    quantised : the form in which a linear takes the result, in the buffers of `quantised_shapes`, in the
+        order of "inputs" where permuted.
     has_rows : "y" is written.
 
     Raises
     ------
-    ShapeError : there is nothing to do, or rows that cannot be quantised here: of no whole vectors, or permuted
-        and beyond shared memory.
+    ShapeError : there is nothing to do, or rows that are not quantised here: of no whole vectors, or
+        permuted and beyond shared memory.
     """
     if not x.numel():
         raise ShapeError(f"a norm of {tuple(x.shape)}")
@@ -97,7 +60,7 @@ def plan_rms_norm(
     return LaunchPlan(
         Specialisation("rms_norm.cu", "rms_norm", definitions),
         grid=(-(-tokens * heads // rows_a_block), 1, 1),
-        block=(_WARP * shape.warps * rows_a_block, 1, 1),
+        block=(WARP * shape.warps * rows_a_block, 1, 1),
         arguments=(
             "x",
             "absent" if residual is None else "residual",
