@@ -57,6 +57,18 @@ def _available_bytes(device: torch.device) -> int:
     return available_bytes()
 
 
+def attention_backend(config: ModelConfig, launcher: Launcher, key_value_dtype: str) -> Backend:
+    """Of the kernel that computes attention over a cache as the engine makes it."""
+    dtype = torch.float32 if key_value_dtype == "fp32" else torch.float16
+    cache = torch.empty(
+        1, config.num_key_value_heads, PAGE_SIZE, config.head_dim, dtype=dtype, device="meta"
+    ).transpose(1, 2)
+    query = torch.empty(1, config.num_attention_heads, config.head_dim, device="meta")
+    tables = StepBatch.of_sizes(1, 1, 1)
+    operands = (query, cache, cache, tables.page_table, tables.query_start, tables.context_lengths)
+    return launcher.kernel_of(OPS["paged_attention"], *operands).backend
+
+
 def settle_key_value_dtype(config: EngineConfig, backend: Backend) -> torch.dtype:
     """fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
 
@@ -114,7 +126,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         launcher = Launcher(Policy(chip, KERNELS, config.arithmetic), kernels)
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
-        backend = launcher.kernel_of(OPS["paged_attention"]).backend
+        backend = attention_backend(model_config, launcher, config.key_value_dtype)
         is_native = backend == "native"
         linear = launcher.kernel_of(OPS["linear"])
         key_value_dtype = settle_key_value_dtype(config, backend)
