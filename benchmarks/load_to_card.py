@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python benchmarks/load_to_card.py [--layers 28] [--folder FOLDER] [--output FILE.json]
 
-Writes a checkpoint with random weights (5.5 GB of 28 layers) and times, from the page cache: reading the file;
+Writes a checkpoint with random weights (5.5 GB of 28 layers) and times, from the page cache: reading it;
 filling pinned memory; copying that to the card, which is what the bus allows; both together; unpacking beside
 them; and the whole, with weights laid out in slabs. Compares a layer's weights on the card with those that
 memory gets, bit for bit. A part that fails says why, and the others go on.
@@ -28,7 +28,7 @@ from pascaline.cli.ending import run
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
 from pascaline.engine.loader import find_weights, load_weights
-from pascaline.formats import destination
+from pascaline.formats import loading_to
 from pascaline.formats.destination import Card
 from pascaline.kernels import KERNELS, Chip, Launcher, Policy
 from pascaline.kernels.cuda_linear import in_slabs
@@ -124,14 +124,14 @@ def model_of(checkpoint: Checkpoint, device: torch.device) -> Decoder:
 
 
 def bring_all(checkpoint: Checkpoint, device: torch.device) -> None:
-    with destination(device) as to:
+    with loading_to(device) as to:
         for name in checkpoint.tensors:
             to.bring(checkpoint.read(name))
 
 
 def unpack_all(checkpoint: Checkpoint, device: torch.device) -> None:
     found = find_weights(model_of(checkpoint, device), checkpoint)
-    with destination(device) as to:
+    with loading_to(device) as to:
         for item in found:
             for stored, _ in item.stored:
                 stored.load(to)
@@ -154,7 +154,7 @@ def alike(checkpoint: Checkpoint, device: torch.device) -> dict[str, bool]:
     for item in found:
         for stored, _ in item.stored:
             here = stored.load()
-            with destination(device) as to:
+            with loading_to(device) as to:
                 there = stored.load(to)
             same[stored.names[0]] = _values(here, here.shape) == _values(there, here.shape)
     return same

@@ -17,7 +17,7 @@ from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
-from pascaline.formats import Destination, StoredWeight, WeightReader, destination, weight_reader
+from pascaline.formats import Destination, StoredWeight, WeightReader, loading_to, weight_reader
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
@@ -142,7 +142,7 @@ def load_weights(
     remaining = iter(weights)
     with (
         Stage(report, "loading weights", total, "bytes", expected_s) as stage,
-        destination(device) as to,
+        loading_to(device) as to,
         _single_threaded_operations(),
     ):
         # Embedding, each decoder layer, norm and head: each is settled before the next is loaded.

@@ -95,7 +95,7 @@ def weight_reader(checkpoint: Checkpoint) -> WeightReader | DummyReader:
 
 
 @contextmanager
-def destination(device: torch.device) -> Iterator[Destination]:
+def loading_to(device: torch.device) -> Iterator[Destination]:
     """Where a device's weights go; at the end all of them are there."""
     if device.type == "cpu":
         yield IN_MEMORY
@@ -117,6 +117,6 @@ __all__ = [
     "StoredTensors",
     "StoredWeight",
     "WeightReader",
-    "destination",
+    "loading_to",
     "weight_reader",
 ]
