@@ -67,7 +67,7 @@ class SteppedModel:
         width = max(len(part.pages) for part in parts)
 
         def placed(values: list[int] | list[list[int]], dtype: torch.dtype) -> torch.Tensor:
-            return torch.tensor(values, dtype=dtype, device=self.started.device)
+            return torch.tensor(values, dtype=dtype)
 
         logits = self.started.runner.run(
             StepBatch(

@@ -106,7 +106,9 @@ def test_a_replay_gives_the_bits_of_single_launches(case: Case, tmp_path: Path) 
     vocab_size = stepped.started.model_config.vocab_size
     parts = [Part(tokens(count, vocab_size), stepped.pages_for(count)) for count in (33, 1, 70)]
     replayed = stepped.step(*parts)
-    object.__setattr__(stepped.started, "runner", EagerRunner(recorded.model, recorded.cache))
+    object.__setattr__(
+        stepped.started, "runner", EagerRunner(recorded.model, recorded.cache, torch.device("cpu"))
+    )
     for one, other in zip(stepped.step(*parts), replayed, strict=True):
         assert torch.equal(one, other)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,8 +13,6 @@ from pascaline.engine.sampling_params import SamplingParams
 from pascaline.engine.scheduler import Scheduler
 from pascaline.engine.sequence import Chunk, Sequence
 from pascaline.kv.pages import PAGE_SIZE, pages_for
-
-CPU = torch.device("cpu")
 
 
 class Simulation:
@@ -66,12 +63,13 @@ class Simulation:
         self.check_chunks(chunks)
         if not chunks:
             return chunks
-        prepared = prepare(chunks, CPU)
+        prepared = prepare(chunks)
         self.compute(chunks, prepared.batch.slots.tolist())
         self.check_rows(chunks, prepared.batch.logit_rows.tolist())
         for row in prepared.prompt_rows:
             if row.position == len(row.sequence.prompt_logprobs) + 1:
                 row.sequence.prompt_logprobs.append(None)  # type: ignore[arg-type]
+        self.scheduler.launched(chunks)
         self.scheduler.commit(chunks)
         for sequence in prepared.sampled:
             if sequence.params.prompt_logprobs is not None and sequence.index == 0:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 
 from pascaline.core.errors import CudaError, UnknownGpuError, UnsupportedError
 from pascaline.core.progress import ProgressCallback
+from pascaline.engine.card_runner import representative_sizes
+from pascaline.engine.step_inputs import Sizes
 from pascaline.hardware.estimate import identify
 from pascaline.hardware.probe import InstalledGpu, installed_gpus
 from pascaline.hardware.roofline import Roofline
@@ -17,6 +20,8 @@ from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.cuda.tuned import TunedLinears
 from pascaline.kernels.likeness import likeness
+from pascaline.kv.cache import KeyValueCache
+from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import Decoder
 from pascaline.weights import Weight
 
@@ -42,17 +47,45 @@ def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]
 
 
 def build_kernels(
-    model: Decoder, launcher: Launcher, kernels: KernelSet, most_rows: int, report: ProgressCallback
+    model: Decoder,
+    cache: KeyValueCache,
+    launcher: Launcher,
+    kernels: KernelSet,
+    largest: Sizes,
+    pages: int,
+    report: ProgressCallback,
 ) -> None:
-    """Compile and load what steps of up to `most_rows` tokens launch, and set apart memory for it.
+    """Compile and load what steps launch, and set apart memory for it.
+
+    Parameters
+    ----------
+    largest : sizes of steps; `pages` columns of their page table.
 
     Raises
     ------
     CompileError, CudaError : a kernel does not compile or load.
     """
-    recipes = list(recipes_of(model.products(), launcher, most_rows))
+    recipes = [*recipes_of(model.products(), launcher, largest.tokens)]
+    recipes += _recipes_of_steps(model, cache, launcher, largest, pages)
     kernels.build(specialisations_of(recipes), report)
     kernels.reserve(recipes)
+
+
+def _recipes_of_steps(
+    model: Decoder, cache: KeyValueCache, launcher: Launcher, largest: Sizes, pages: int
+) -> Iterator[Recipe]:
+    """Of all ops of steps that stand for all others."""
+    seen: set[object] = set()
+    for sizes in representative_sizes(largest):
+        batch = StepBatch.of_sizes(sizes.tokens, sizes.sequences, pages)
+        batch = replace(batch, logit_rows=batch.logit_rows[: sizes.logit_rows])
+        with launcher.recording() as recorder:
+            model(batch, cache)
+        for launch in recorder.launches:
+            alike = launch.op.name, *map(likeness, launch.inputs), *launch.parameters.items()
+            if alike not in seen:
+                seen.add(alike)
+                yield launcher.recipe(launch.op, *launch.inputs, **launch.parameters)
 
 
 def specialisations_of(recipes: Iterable[Recipe]) -> list[Specialisation]:

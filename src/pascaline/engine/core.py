@@ -1,8 +1,13 @@
-"""The engine itself: schedule, run, sample, commit. The same in-process and in its own process."""
+"""The engine itself: schedule, run, sample, commit. The same in-process and in its own process.
+
+Where a runner computes by itself, on a card, the next step is launched before the results of this one are
+read, if it is sure what the next step is: what the host does for a step then takes no time of the card's.
+"""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -22,10 +27,18 @@ from pascaline.engine.messages import (
     Submit,
     TokenOutput,
 )
-from pascaline.engine.sampler import Sampled, sample, top_logprobs
+from pascaline.engine.sampler import Sampled, Samples, top_logprobs
 from pascaline.engine.scheduler import Scheduler
-from pascaline.engine.sequence import Sequence
+from pascaline.engine.sequence import Chunk, Sequence
 from pascaline.engine.start import start
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A step whose results have not been read."""
+
+    prepared: PreparedStep
+    samples: Samples
 
 
 class EngineCore:
@@ -43,13 +56,15 @@ class EngineCore:
         self.ready: Ready = started.ready
         self.scheduler = Scheduler(started.plan.pages, config.max_batch_tokens, config.max_sequences)
         self._runner = started.runner
-        self._device = started.device
+        self._sampler = started.sampler
+        self._launched: _Launched | None = None
         self._eos_token_ids = frozenset(started.model_config.eos_token_ids)
         self._requests: dict[int, list[Sequence]] = {}
         self._failed: list[RequestFailed] = []
         self._next_order = 0
         self._steps = 0
         self._step_s = 0.0
+        self._step_ended = 0.0
         self._prompt_tokens = 0
         self._cached_prompt_tokens = 0
         self._generated_tokens = 0
@@ -57,7 +72,7 @@ class EngineCore:
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.scheduler.waiting or self.scheduler.running or self._failed)
+        return bool(self.scheduler.waiting or self.scheduler.running or self._failed or self._launched)
 
     def submit(self, message: Submit) -> None:
         """Take a request in. One that cannot run is answered with a `RequestFailed` in the next step."""
@@ -93,34 +108,31 @@ class EngineCore:
                 self._drop(sequence)
 
     def step(self) -> StepOutputs:
-        """Run one step; returns at once, with no more than the status, when there is nothing to run."""
-        began = time.monotonic()
+        """Read one step's results, with the next under way where that is possible.
+
+        Returns at once, with no more than the status, when there is nothing to run, and, where a runner
+        computes by itself, after the first launch.
+        """
+        began = max(time.monotonic(), self._step_ended)
         tokens: list[TokenOutput] = []
         prompts: list[PromptOutput] = []
-        chunks = self.scheduler.schedule()
-        if chunks:
-            prepared = prepare(chunks, self._device)
-            logits = self._runner.run(prepared.batch)
-            self._note_prompt_logprobs(prepared, logits)
-            if prepared.prompt_rows:  # else all rows are sampled from, in order
-                logits = logits[prepared.sampled_rows]
-            sampled = sample(logits, prepared.sampled) if prepared.sampled else []
-            broken = {
-                item for item, choice in zip(prepared.sampled, sampled, strict=True) if not choice.is_finite
-            }
-            # What broken sequences computed must not be remembered for others.
-            self.scheduler.commit([chunk for chunk in chunks if chunk.sequence not in broken])
-            for sequence, choice in zip(prepared.sampled, sampled, strict=True):
-                if sequence.finished:
-                    continue  # with a broken sibling, a moment ago
-                if sequence in broken:
-                    self._fail(sequence)
-                    continue
-                if not sequence.prompt_reported:
-                    prompts.append(self._report_prompt(sequence))
-                tokens.append(self._accept(sequence, choice))
+        ready, self._launched = self._launched, None
+        if ready is not None:
+            ahead = self._chunks_ahead()
+            if ahead:
+                self._launched = self._launch(ahead, ready.prepared)
+            self._finish(ready, tokens, prompts)
+        if self._launched is None:
+            chunks = self.scheduler.schedule()
+            if chunks:
+                self._launched = self._launch(chunks)
+        if self._launched is not None and not self._runner.computes_by_itself:
+            ready, self._launched = self._launched, None
+            self._finish(ready, tokens, prompts)
+        if ready is not None:
             self._steps += 1
-            self._step_s = time.monotonic() - began
+            self._step_ended = time.monotonic()
+            self._step_s = self._step_ended - began
         failed, self._failed = self._failed, []
         return StepOutputs(self.status(), tokens, prompts, failed)
 
@@ -156,6 +168,48 @@ class EngineCore:
         if min(ids) < 0 or max(ids) >= self.ready.vocab_size:
             return f"a token id is outside of the vocabulary of {self.ready.vocab_size}"
         return None
+
+    def _chunks_ahead(self) -> list[Chunk]:
+        """The step after one whose results are not known; empty where these decide what it is."""
+        running = self.scheduler.running
+        if any(sequence.is_penalised or sequence.wants_prompt_logprobs for sequence in running):
+            return []
+        return self.scheduler.schedule_ahead([each for each in running if not self._ends(each, each.length)])
+
+    def _launch(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched:
+        prepared = prepare(chunks, before)
+        logits = self._runner.run(prepared.batch)
+        self._note_prompt_logprobs(prepared, logits)
+        if prepared.prompt_rows:  # else all rows are sampled from, in order
+            logits = logits[prepared.sampled_rows]
+        samples = self._sampler.launch(logits, prepared.sampled)
+        self.scheduler.launched(chunks)
+        for sequence in prepared.sampled:
+            sequence.pending += 1
+        return _Launched(prepared, samples)
+
+    def _finish(self, launched: _Launched, tokens: list[TokenOutput], prompts: list[PromptOutput]) -> None:
+        """Read a step's results: its tokens are known, and prompts that it completed are remembered."""
+        prepared = launched.prepared
+        sampled = launched.samples.read()
+        for sequence in prepared.sampled:
+            sequence.pending -= 1
+        broken = {
+            item for item, choice in zip(prepared.sampled, sampled, strict=True) if not choice.is_finite
+        }
+        # What broken sequences computed must not be remembered for others.
+        self.scheduler.commit(
+            [each for each in prepared.chunks if not (each.sequence in broken or each.sequence.finished)]
+        )
+        for sequence, choice in zip(prepared.sampled, sampled, strict=True):
+            if sequence.finished:
+                continue  # with a broken sibling, or by an abort while its step was under way
+            if sequence in broken:
+                self._fail(sequence)
+                continue
+            if not sequence.prompt_reported:
+                prompts.append(self._report_prompt(sequence))
+            tokens.append(self._accept(sequence, choice))
 
     def _note_prompt_logprobs(self, prepared: PreparedStep, logits: torch.Tensor) -> None:
         for item in prepared.prompt_rows:
@@ -203,11 +257,14 @@ class EngineCore:
             return "stop"
         if token_id in self._eos_token_ids and not params.ignore_eos:
             return "stop"
-        if params.max_tokens is not None and sequence.output_length >= params.max_tokens:
-            return "length"
-        if len(sequence.tokens) >= self.ready.max_model_len:
-            return "length"
-        return None
+        return "length" if self._ends(sequence, len(sequence.tokens)) else None
+
+    def _ends(self, sequence: Sequence, length: int) -> bool:
+        """Whether the sequence may not be longer than `length` tokens."""
+        most = sequence.params.max_tokens
+        return length >= self.ready.max_model_len or (
+            most is not None and length - sequence.prompt_length >= most
+        )
 
     def _drop(self, sequence: Sequence) -> None:
         self.scheduler.finish(sequence)

@@ -15,21 +15,31 @@ from pascaline.layers.decoder import Decoder
 
 
 class Runner(Protocol):
-    """`run` gives the logits of the batch's wanted rows, (R, vocab_size) fp32, valid until the next run."""
+    """Computes steps."""
 
-    def run(self, batch: StepBatch) -> torch.Tensor: ...
+    computes_by_itself: bool
+    """`run` returns before the card has computed, and what is launched after it waits for that."""
+
+    def run(self, batch: StepBatch) -> torch.Tensor:
+        """The logits of the wanted rows of a batch on the CPU, (R, vocab_size) fp32, valid until the next."""
+        ...
 
 
 class EagerRunner:
     """Launches each op as the model's Python reaches it."""
 
-    def __init__(self, model: Decoder, cache: KeyValueCache) -> None:
+    computes_by_itself = False
+
+    def __init__(self, model: Decoder, cache: KeyValueCache, device: torch.device) -> None:
         self._model = model
         self._cache = cache
+        self._device = device
 
     @torch.inference_mode()
     def run(self, batch: StepBatch) -> torch.Tensor:
         """Compute a step."""
+        if self._device.type != "cpu":
+            batch = StepBatch(*(getattr(batch, item.name).to(self._device) for item in fields(batch)))
         logits: torch.Tensor = self._model(batch, self._cache)
         return logits
 
@@ -41,6 +51,8 @@ class RecordedRunner:
     ----------
     largest : a batch of the largest sizes, whose values do not matter; becomes the replays' input.
     """
+
+    computes_by_itself = False
 
     @torch.inference_mode()
     def __init__(self, model: Decoder, launcher: Launcher, cache: KeyValueCache, largest: StepBatch) -> None:

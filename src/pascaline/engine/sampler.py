@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -35,6 +36,37 @@ class Sampled:
     is_finite: bool = True
     logprob: float | None = None
     top_logprobs: TopLogprobs | None = None
+
+
+class Samples(Protocol):
+    """Choices of a step, which may still be under way."""
+
+    def read(self) -> list[Sampled]:
+        """Wait for them, in the order of the sequences that they are for."""
+        ...
+
+
+class Sampler(Protocol):
+    """Chooses a step's tokens."""
+
+    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
+        """Choose the next token of each sequence from its row of `logits` (S, V), fp32; see `sample`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Known:
+    sampled: list[Sampled]
+
+    def read(self) -> list[Sampled]:
+        return self.sampled
+
+
+class SamplerAtOnce:
+    """Has chosen when `launch` returns: natively on the CPU, elsewhere by torch."""
+
+    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
+        return _Known(sample(logits, sequences) if sequences else [])
 
 
 def uniform(seed: int, counter: int) -> float:

@@ -68,14 +68,32 @@ class Scheduler:
             self._admit(chunks, room)
         return list(chunks.values())
 
+    def schedule_ahead(self, continuing: list[Sequence]) -> list[Chunk]:
+        """The step after one whose results are not known yet: one more token for each of `continuing`.
+
+        Empty where that would be another step than `schedule` would choose with the results, or where pages
+        are short: then they are waited for.
+        """
+        admits = self.waiting and len(self.running) < self._max_sequences
+        if admits or any(sequence.uncomputed != 1 for sequence in self.running):
+            return []
+        needed = sum(pages_for(sequence.length) - len(sequence.pages) for sequence in continuing)
+        if needed > self.pool.free:
+            return []
+        for sequence in continuing:
+            self._extend(sequence, sequence.length)
+        return [Chunk(sequence, sequence.computed, 1) for sequence in continuing]
+
+    def launched(self, chunks: list[Chunk]) -> None:
+        """The chunks are being computed: what is launched from now on comes after them."""
+        for chunk in chunks:
+            chunk.sequence.computed = chunk.stop
+
     def commit(self, chunks: list[Chunk]) -> None:
         """The chunks have been computed; prompts that are complete are remembered for others."""
         for chunk in chunks:
-            sequence = chunk.sequence
-            was_complete = sequence.prompt_computed
-            sequence.computed = chunk.stop
-            if sequence.prompt_computed and not was_complete:
-                self._remember(sequence)
+            if chunk.start < chunk.sequence.prompt_length <= chunk.stop:
+                self._remember(chunk.sequence)
 
     def _admit(self, chunks: dict[Sequence, Chunk], room: int) -> None:
         for sequence in list(self.waiting):

@@ -16,6 +16,7 @@ class Sequence:
     `tokens` are prompt and output together; the first `computed` of them have their keys and
     values in `pages`. `order` is the order of arrival: lower goes first and is preempted last.
     `leader` is the sibling (of n) whose prompt this one waits for, to share its pages.
+    `pending` tokens behind those were sampled by steps whose results have not been read yet.
     """
 
     request_id: int
@@ -27,6 +28,7 @@ class Sequence:
     prompt_length: int
     leader: Sequence | None = None
     computed: int = 0
+    pending: int = 0
     pages: list[int] = field(default_factory=list)
     cached_tokens: int = 0
     prompt_reported: bool = False
@@ -35,12 +37,17 @@ class Sequence:
     output_counts: Counter[int] = field(default_factory=Counter)
 
     @property
+    def length(self) -> int:
+        """Tokens, those that are pending included."""
+        return len(self.tokens) + self.pending
+
+    @property
     def output_length(self) -> int:
-        return len(self.tokens) - self.prompt_length
+        return self.length - self.prompt_length
 
     @property
     def uncomputed(self) -> int:
-        return len(self.tokens) - self.computed
+        return self.length - self.computed
 
     @property
     def prompt_computed(self) -> bool:
@@ -49,6 +56,12 @@ class Sequence:
     @property
     def wants_prompt_logprobs(self) -> bool:
         return self.params.prompt_logprobs is not None and self.index == 0 and not self.prompt_reported
+
+    @property
+    def is_penalised(self) -> bool:
+        """Whether its next token depends on how often those before it came."""
+        params = self.params
+        return bool(params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty)
 
     def append(self, token_id: int) -> None:
         """A sampled token."""
@@ -71,4 +84,4 @@ class Chunk:
     @property
     def samples(self) -> bool:
         """Whether the chunk reaches the end of the sequence, so that a new token follows."""
-        return self.stop == len(self.sequence.tokens)
+        return self.stop == self.sequence.length

@@ -15,13 +15,18 @@ from pascaline.core.progress import ProgressCallback
 from pascaline.core.threads import compute_threads
 from pascaline.core.units import format_bytes
 from pascaline.engine.card import build_kernels, settle_chip
+from pascaline.engine.card_runner import CardRunner
+from pascaline.engine.card_sampler import CardSampler
 from pascaline.engine.device import settle_device
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.loader import find_weights, load_rope_factors, load_weights, settle_tying
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
+from pascaline.engine.sampler import Sampler, SamplerAtOnce
+from pascaline.engine.step_inputs import Sizes
 from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
+from pascaline.kernels.kernel import Backend
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.pages import PAGE_SIZE, pages_for
 from pascaline.kv.step_batch import StepBatch
@@ -29,6 +34,7 @@ from pascaline.layers.decoder import build
 from pascaline.models import read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
 from pascaline.workload.holdings import resident_bytes
+from pascaline.workload.told_directory import open_dummy
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class StartedModel:
     device: torch.device
     plan: MemoryPlan
     runner: Runner
+    sampler: Sampler
     ready: Ready
 
 
@@ -50,19 +57,35 @@ def _available_bytes(device: torch.device) -> int:
     return available_bytes()
 
 
-def settle_key_value_dtype(config: EngineConfig, is_native: bool) -> torch.dtype:
+def attention_backend(config: ModelConfig, launcher: Launcher, key_value_dtype: str) -> Backend:
+    """Of the kernel that computes attention over a cache as the engine makes it."""
+    dtype = torch.float32 if key_value_dtype == "fp32" else torch.float16
+    cache = torch.empty(
+        1, config.num_key_value_heads, PAGE_SIZE, config.head_dim, dtype=dtype, device="meta"
+    ).transpose(1, 2)
+    query = torch.empty(1, config.num_attention_heads, config.head_dim, device="meta")
+    tables = StepBatch.of_sizes(1, 1, 1)
+    operands = (query, cache, cache, tables.page_table, tables.query_start, tables.context_lengths)
+    return launcher.kernel_of(OPS["paged_attention"], *operands).backend
+
+
+def settle_key_value_dtype(config: EngineConfig, backend: Backend) -> torch.dtype:
     """fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
+
+    Parameters
+    ----------
+    backend : of the attention kernel.
 
     Raises
     ------
     UnsupportedError : fp16 was asked for and the attention kernel does not read it.
     """
-    if config.key_value_dtype == "fp16" and not is_native:
+    if config.key_value_dtype == "fp16" and backend == "torch":
         raise UnsupportedError(
-            "key_value_dtype fp16 without native kernels",
+            "key_value_dtype fp16 where plain torch computes attention",
             expected="auto or fp32",
         )
-    return torch.float16 if is_native and config.key_value_dtype != "fp32" else torch.float32
+    return torch.float32 if backend == "torch" or config.key_value_dtype == "fp32" else torch.float16
 
 
 def _kernel_notes(config: EngineConfig, device: torch.device) -> list[str]:
@@ -95,16 +118,18 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     """
     began = time.monotonic()
     device, device_notes = settle_device(config.device)
-    checkpoint = open_checkpoint(Path(config.model_path))
+    is_dummy = config.load_format == "dummy"
+    checkpoint = (open_dummy if is_dummy else open_checkpoint)(Path(config.model_path))
     try:
         model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
         chip, kernels, card_notes = settle_chip(device)
         launcher = Launcher(Policy(chip, KERNELS, config.arithmetic), kernels)
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
-        is_native = launcher.kernel_of(OPS["paged_attention"]).backend == "native"
+        backend = attention_backend(model_config, launcher, config.key_value_dtype)
+        is_native = backend == "native"
         linear = launcher.kernel_of(OPS["linear"])
-        key_value_dtype = settle_key_value_dtype(config, is_native)
+        key_value_dtype = settle_key_value_dtype(config, backend)
         held = [item for found in weights for item in found.held()]
         plan = divide(
             model_config,
@@ -127,11 +152,21 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         resident = load_weights(model, checkpoint, weights, device, linear.prepare, report)
     finally:
         checkpoint.close()
+    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
+    largest = Sizes(config.max_batch_tokens, config.max_sequences, config.max_sequences)
+    pages = pages_for(plan.max_model_len)
     if kernels is not None:
         torch.cuda.synchronize(device)  # linears read weights before they wait for launches before them
-        build_kernels(model, launcher, kernels, config.max_batch_tokens, report)
+        build_kernels(model, cache, launcher, kernels, largest, pages, report)
         card_notes += kernels.notes
-    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
+    runner: Runner = EagerRunner(model, cache, device)
+    sampler: Sampler = SamplerAtOnce()
+    if is_native:
+        batch = StepBatch.of_sizes(config.max_batch_tokens, config.max_sequences, pages)
+        runner = RecordedRunner(model, launcher, cache, batch)
+    elif kernels is not None and backend == "cuda":
+        sampler = CardSampler(kernels, config.max_sequences, model_config.vocab_size)
+        runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, pages, report)
     ready = Ready(
         device=str(device),
         max_model_len=plan.max_model_len,
@@ -145,6 +180,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
         notes=[
+            *(["weights are made up, and so is every answer: load_format is dummy"] if is_dummy else []),
             *plan.notes,
             *_departures(plan, resident),
             *_kernel_notes(config, device),
@@ -152,10 +188,4 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
             *card_notes,
         ],
     )
-    runner: Runner = EagerRunner(model, cache)
-    if is_native:
-        largest = StepBatch.of_sizes(
-            config.max_batch_tokens, config.max_sequences, pages_for(plan.max_model_len)
-        )
-        runner = RecordedRunner(model, launcher, cache, largest)
-    return StartedModel(model_config, device, plan, runner, ready)
+    return StartedModel(model_config, device, plan, runner, sampler, ready)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -14,7 +14,7 @@ from pascaline.kernels.kernel import Kernel, Workspace
 from pascaline.kernels.likeness import likeness
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
-from pascaline.kernels.recording import Recorder
+from pascaline.kernels.recording import RecordedLaunch, Recorder
 
 ShapeKey = tuple[object, ...]
 
@@ -65,6 +65,11 @@ class Launcher:
         kernel.launch(*inputs, out=out, workspace=self._workspace, **parameters)
         return out
 
+    def replay(self, launches: Iterable[RecordedLaunch]) -> None:
+        """Launch what was recorded; no operand is on the meta device any more."""
+        for each in launches:
+            each.kernel.launch(*each.inputs, out=each.out, workspace=self._workspace, **each.parameters)
+
     @contextmanager
     def recording(self) -> Iterator[Recorder]:
         """Until the end of the `with`, launches are recorded and nothing is computed."""
@@ -80,9 +85,9 @@ class Launcher:
         kernel = self._policy.decide(op, sizes, inputs).kernel
         return kernel.recipe(self._policy.chip, sizes, inputs, parameters)
 
-    def kernel_of(self, op: Op) -> Kernel:
-        """What the policy chooses for an op whatever its sizes."""
-        return self._policy.decide(op, {}).kernel
+    def kernel_of(self, op: Op, *inputs: Shaped | None) -> Kernel:
+        """What the policy chooses for an op of such operands, or whatever its sizes."""
+        return self._policy.decide(op, op.bind(inputs) if inputs else {}, inputs).kernel
 
     def _prepare(
         self, key: ShapeKey, op: Op, path: str, inputs: tuple[Shaped | None, ...]

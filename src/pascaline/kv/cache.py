@@ -14,9 +14,9 @@ from pascaline.kv.pages import PAGE_SIZE, page_bytes
 class KeyValueCache:
     """Keys and values of all pages: two tensors a layer, each (pages, PAGE_SIZE, KV, D).
 
-    Their memory is page by page and head by head, as attention reads it: a head's tokens one after the other,
-    (pages, KV, PAGE_SIZE, D), but with `for_native` its keys element by element, (pages, KV, D, PAGE_SIZE), which
-    the native CPU kernels read fastest. Plain torch takes any order.
+    Their memory is page by page and head by head, as attention reads it: a head's tokens one after the
+    other, (pages, KV, PAGE_SIZE, D), but with `for_native` its keys element by element, (pages, KV, D,
+    PAGE_SIZE), which the native CPU kernels read fastest. Plain torch takes any order.
     """
 
     def __init__(

@@ -13,8 +13,8 @@ from pascaline.kernels.cpu import native
 from pascaline.kernels.cpu.fusion import FusedLaunch, fuse
 from pascaline.kernels.cpu.native_kernel import describe
 from pascaline.kernels.cpu.views import Launch, Step, TensorView, tensor_view
-from pascaline.kernels.recording import RecordedLaunch, storage_of
-from pascaline.workload.arena import ALIGNMENT, Life, Span, places
+from pascaline.kernels.recording import RecordedLaunch, memory_of, storage_of
+from pascaline.workload.arena import ALIGNMENT, Span
 
 TOKENS, LOGIT_ROWS = 0, 1
 SHARES_SCRATCH = {"linear", "paged_attention"}
@@ -41,7 +41,7 @@ class Program:
         fused = fuse(launches)
         self.names = [LaunchName(item.launch.path, item.names) for item in fused]
         self._tokens = tokens
-        self._offsets = _assign(fused, storage_of(logits))
+        self._offsets = memory_of(((item.reads(), item.out) for item in fused), storage_of(logits))
         self.activation_bytes = max(span.stop for span in self._offsets.values())
         # Never written here: of memory for the largest step, the system provides what a step touches.
         self._memory = torch.from_numpy(numpy.empty(self.activation_bytes + ALIGNMENT, numpy.uint8))
@@ -126,20 +126,3 @@ class Program:
             return Span(self._base + span.start, self._base + span.stop)
         start = tensor.untyped_storage().data_ptr()
         return Span(start, start + tensor.untyped_storage().nbytes())
-
-
-def _assign(fused: list[FusedLaunch], logits: int) -> dict[int, Span]:
-    """A place for each output, shared by those that are not needed at the same time."""
-    first_use: dict[int, int] = {}
-    last_use: dict[int, int] = {}
-    nbytes: dict[int, int] = {}
-    for index, item in enumerate(fused):
-        for tensor in (*item.reads(), item.out):
-            if tensor.is_meta:
-                last_use[storage_of(tensor)] = index
-        if item.out.is_meta and storage_of(item.out) not in first_use:
-            first_use[storage_of(item.out)] = index
-            nbytes[storage_of(item.out)] = item.out.untyped_storage().nbytes()
-    last_use[logits] = len(fused)
-    lives = [Life(nbytes[storage], first, last_use[storage]) for storage, first in first_use.items()]
-    return dict(zip(first_use, places(lives), strict=True))

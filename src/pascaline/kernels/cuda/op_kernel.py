@@ -46,12 +46,13 @@ def cuda_kernel(
     op: Op,
     recipe_of: Callable[..., Recipe],
     *,
+    name: str = "",
     arithmetic: str = "fp32",
     needs: Callable[[ChipLimits], str | None] = no_needs,
     takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all,
     tolerance: Tolerance | None = None,
 ) -> Kernel:
-    """A kernel of `op`: `recipe_of(chip_limits, *inputs, **parameters)`, from shapes, strides and dtypes alone."""
+    """A kernel of `op`; `recipe_of(limits, *inputs, **parameters)` looks at shapes, strides and dtypes."""
 
     def requires(chip: Chip) -> str | None:
         if chip.device.type != "cuda" or chip.limits is None:
@@ -74,7 +75,7 @@ def cuda_kernel(
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
 
     return Kernel(
-        name=f"cuda.{op.name}",
+        name=name or f"cuda.{op.name}",
         ops=(op.name,),
         backend="cuda",
         arithmetic=arithmetic,

@@ -1,0 +1,128 @@
+"""attention_prefill.cu: attention of sequences with several new tokens over pages, by tensor cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pascaline.core.errors import UnsupportedError
+from pascaline.kernels.cuda.attention_call import AttentionCall
+from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
+
+_MATRIX_TYPES = {
+    torch.float16: torch.float16,
+    torch.bfloat16: torch.bfloat16,
+    torch.int8: torch.float16,
+}
+"""What the tensor cores multiply, by the cache's type."""
+_LEAST_CAPABILITY = (8, 0)
+_MOST_DIM, _DIM_STEP = 256, 16
+_MOST_DIM_OF_TWO_TILES = 128
+"""Up to here a warp has registers for the sums of 32 rows."""
+_STATIC_SHARED_BYTES = 32
+_RESERVED_SHARED_BYTES = 1 << 10
+"""Of each block, beside its own: a multiprocessor has so much more than the most that a block may have."""
+
+
+@dataclass(frozen=True)
+class PrefillGeometry:
+    """How the work is cut up; the names are the source's definitions."""
+
+    warps: int = 4
+    row_tiles: int = 2
+    tile_tokens: int = 64
+    stages: int = 2
+    min_blocks: int = 2
+    """Blocks that share a multiprocessor's registers."""
+
+    @property
+    def block_rows(self) -> int:
+        """Pairs of a token and a query head."""
+        return 16 * self.row_tiles * self.warps
+
+    def shared_bytes(self, call: AttentionCall) -> int:
+        """Queries, tiles of keys and values on their way, and one of codes made numbers."""
+        row_bytes = 2 * call.head_dim + 16
+        tile = self.tile_tokens * row_bytes
+        if call.cache_dtype == torch.int8:
+            codes = self.tile_tokens * (call.head_dim + 4)
+            return self.block_rows * row_bytes + self.stages * codes + tile
+        return self.block_rows * row_bytes + self.stages * tile
+
+    def blocks_together(self, call: AttentionCall, chip: ChipLimits) -> int:
+        """Blocks that share a multiprocessor; 0: its memory is too small for one."""
+        own = self.shared_bytes(call) + _STATIC_SHARED_BYTES
+        if own > chip.shared_bytes_per_block:
+            return 0
+        capacity = chip.shared_bytes_per_block + _RESERVED_SHARED_BYTES
+        return min(self.min_blocks, capacity // (own + _RESERVED_SHARED_BYTES))
+
+
+def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometry]:
+    """Those that a chip may have, the likely fastest first."""
+    row_tiles = 2 if call.head_dim <= _MOST_DIM_OF_TWO_TILES else 1
+    candidates = [
+        PrefillGeometry(4, row_tiles, 64, 4),
+        PrefillGeometry(4, row_tiles, 64, 2),
+        PrefillGeometry(4, row_tiles, 32, 4),
+        PrefillGeometry(4, row_tiles, 32, 2),
+        PrefillGeometry(4, 1, 64, 2),
+        PrefillGeometry(4, 1, 32, 2),
+        PrefillGeometry(2, 1, 32, 2),
+    ]
+    together = {each: each.blocks_together(call, chip) for each in candidates}
+    for count in (2, 1):
+        yield from (each for each in candidates if together[each] == count)
+
+
+def plan_attention_prefill(
+    call: AttentionCall, chip: ChipLimits, geometry: PrefillGeometry | None = None
+) -> LaunchPlan:
+    """Attention of all sequences of two or more new tokens; the rows of others are left as they are.
+
+    Parameters
+    ----------
+    geometry : the first of `geometries` where it is None.
+
+    Raises
+    ------
+    UnsupportedError : the chip has no such instructions or too little shared memory, the cache is of fp32, or
+        heads are no multiple of 16 or above 256.
+    """
+    if chip.compute_capability < _LEAST_CAPABILITY:
+        raise UnsupportedError(f"attention by mma.sync on {chip.architecture}")
+    if call.cache_dtype not in _MATRIX_TYPES:
+        raise UnsupportedError(f"attention by tensor cores over keys of {call.cache_dtype}")
+    if call.head_dim % _DIM_STEP or call.head_dim > _MOST_DIM:
+        raise UnsupportedError(f"attention by tensor cores of heads of {call.head_dim}")
+    if geometry is None:
+        geometry = next(geometries(call, chip), None)
+    if geometry is None or not geometry.blocks_together(call, chip):
+        raise UnsupportedError(
+            f"attention of heads of {call.head_dim} in {chip.shared_bytes_per_block} bytes of shared memory"
+        )
+    definitions = (
+        *call.definitions,
+        ("MATRIX_TYPE", NUMBER_TYPES[_MATRIX_TYPES[call.cache_dtype]]),
+        ("WARPS", geometry.warps),
+        ("ROW_TILES", geometry.row_tiles),
+        ("TILE_TOKENS", geometry.tile_tokens),
+        ("STAGES", geometry.stages),
+        ("MIN_BLOCKS", geometry.min_blocks),
+    )
+    # Each sequence has at most one tile that is not full; those with tiles have two tokens or more.
+    most_sequences = min(call.sequences, call.tokens // 2)
+    rows = call.tokens * call.group + most_sequences * (geometry.block_rows - 1)
+    tiles = max(rows // geometry.block_rows, 1)
+    return LaunchPlan(
+        Specialisation("attention_prefill.cu", "attention_prefill", definitions),
+        grid=(tiles * call.key_value_heads, 1, 1),
+        block=(32 * geometry.warps, 1, 1),
+        arguments=call.arguments,
+        shared_bytes=geometry.shared_bytes(call),
+        geometry=geometry,
+        begins_early=True,
+    )
