@@ -18,6 +18,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy
 from guarded_memory import GuardedBuffer, Sparse
@@ -43,6 +44,7 @@ def run_plan(
     buffers: Buffers,
     outputs: Collection[str] = ("y",),
     *,
+    updates: Collection[str] = (),
     blocks: Sequence[Dimensions] | None = None,
     folder: Path = KERNELS,
 ) -> None:
@@ -51,6 +53,7 @@ def run_plan(
     Parameters
     ----------
     buffers : contiguous arrays by the names in `plan.arguments`; those that are absent are passed as null.
+    updates : arrays whose content the kernel changes, or some of it: both runs find it there.
     blocks : the blocks to run, where the whole grid would take too long; all of them by default.
     folder : where the kernel's file lies.
 
@@ -58,7 +61,8 @@ def run_plan(
     ------
     KernelFault : see the module's text.
     """
-    missing = set(outputs) - set(plan.arguments)
+    written = (*outputs, *updates)
+    missing = set(written) - set(plan.arguments)
     assert not missing, f"{plan.specialisation.entry} takes no {missing}"
     grid = plan.grid
     if blocks is None:
@@ -66,11 +70,16 @@ def run_plan(
     else:
         numbers = numpy.array([x + grid[0] * (y + grid[1] * z) for x, y, z in blocks], numpy.uint64)
     results = []
+    before = {name: buffer.copy() for name in updates if isinstance(buffer := buffers[name], numpy.ndarray)}
     for order, poison in _RUNS:
+        for name, content in before.items():
+            cast(numpy.ndarray, buffers[name])[...] = content
         with _buffers(plan, buffers) as guarded:
             for name, buffer in guarded.items():
                 if name in outputs:
                     buffer.fill(poison)
+                elif name in updates:
+                    continue
                 elif name in plan.scratch:
                     buffer.fill(0 if plan.scratch[name].is_zeroed else poison ^ 0x80)
                 else:
@@ -87,7 +96,7 @@ def run_plan(
                     and any(map(numpy.any, buffer.content()))
                 ):
                     raise KernelFault(f"{label(plan)}: {name} is not left as zeros")
-            results.append({name: guarded[name].content() for name in outputs if name in guarded})
+            results.append({name: guarded[name].content() for name in written if name in guarded})
             for name in results[-1]:
                 guarded[name].copy_back()
     for name, pieces in results[0].items():

@@ -28,8 +28,10 @@ def _code(specialisation: Specialisation) -> KernelCode:
     return disassemble(compiler.compile(specialisation))[specialisation.entry]
 
 
-def emulate(plan: LaunchPlan, buffers: Buffers, outputs: Collection[str]) -> None:
-    """Launch `plan`: what is no output must not be written, and outputs hold NaN before."""
+def emulate(
+    plan: LaunchPlan, buffers: Buffers, outputs: Collection[str], *, updates: Collection[str] = ()
+) -> None:
+    """Launch `plan`: what it neither writes nor updates must stay, and outputs hold NaN before."""
     if plan.specialisation.file in _NEWER_CHIPS:
         pytest.skip(f"{plan.specialisation.file} is not for {TITAN_X.architecture}")
     given = {}
@@ -37,6 +39,8 @@ def emulate(plan: LaunchPlan, buffers: Buffers, outputs: Collection[str]) -> Non
         if name in outputs:
             given[name] = buffers[name]
             given[name].reshape(-1).view(numpy.uint8)[:] = 0xFF
+        elif name in updates:
+            given[name] = buffers[name]
         else:
             given[name] = buffers[name].copy()
             given[name].flags.writeable = False

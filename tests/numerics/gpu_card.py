@@ -28,24 +28,34 @@ class GpuCard:
         self._kernels = KernelSet(self._device)
 
     def __call__(
-        self, plan: LaunchPlan, buffers: Mapping[str, numpy.ndarray], outputs: Collection[str] = ("y",)
+        self,
+        plan: LaunchPlan,
+        buffers: Mapping[str, numpy.ndarray],
+        outputs: Collection[str] = ("y",),
+        *,
+        updates: Collection[str] = (),
     ) -> None:
-        """Launch `plan` and write what it computes to the arrays of `outputs`.
+        """Launch `plan` and write what it computes to the arrays of `outputs`, and of `updates`.
 
         Raises
         ------
         KernelFault : as `host_card.run_plan`, for what can be seen from outside.
         """
-        results = [self._run(plan, buffers, outputs, poison) for poison in (0xFF, 0x7F)]
-        for name in outputs:
+        results = [self._run(plan, buffers, outputs, updates, poison) for poison in (0xFF, 0x7F)]
+        for name in (*outputs, *updates):
             first, second = (result[name] for result in results)
             compare_runs(f"{label(plan)}: {name}", buffers[name].itemsize, first, second)
             buffers[name].reshape(-1).view(numpy.uint8)[:] = second
 
     def _run(
-        self, plan: LaunchPlan, buffers: Mapping[str, numpy.ndarray], outputs: Collection[str], poison: int
+        self,
+        plan: LaunchPlan,
+        buffers: Mapping[str, numpy.ndarray],
+        outputs: Collection[str],
+        updates: Collection[str],
+        poison: int,
     ) -> dict[str, numpy.ndarray]:
-        """The bytes of all outputs."""
+        """The bytes of all that is written."""
         before = {
             name: numpy.full(array.nbytes, poison, numpy.uint8)
             if name in outputs
@@ -69,9 +79,10 @@ class GpuCard:
         self._kernels.bind(own, addresses)(torch.cuda.current_stream().cuda_stream)
         torch.cuda.synchronize()
         after = {name: tensor.cpu().numpy() for name, tensor in memory.items()}
-        for fault in _faults(plan, before, after, outputs):
+        written = (*outputs, *updates)
+        for fault in _faults(plan, before, after, written):
             raise KernelFault(f"{label(plan)}: {fault}")
-        return {name: after[name][_OFFSET:-_MARGIN_BYTES] for name in outputs}
+        return {name: after[name][_OFFSET:-_MARGIN_BYTES] for name in written}
 
 
 def _faults(

@@ -20,6 +20,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy
 import torch
@@ -36,8 +37,21 @@ from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 Buffers = Mapping[str, numpy.ndarray]
-Execute = Callable[[LaunchPlan, Buffers, Collection[str]], None]
-"""Launches a plan and writes the named outputs to their arrays."""
+
+
+class Execute(Protocol):
+    """Launches a plan and writes the named outputs to their arrays; of `updates` the kernel changes some."""
+
+    def __call__(
+        self,
+        plan: LaunchPlan,
+        buffers: Buffers,
+        outputs: Collection[str],
+        /,
+        *,
+        updates: Collection[str] = (),
+    ) -> None: ...
+
 
 FORMS: dict[str, PackedForm] = {
     **PACKED_FORMS,

@@ -54,6 +54,7 @@ configs = st.builds(
     EngineConfig,
     model_path=texts,
     device=st.sampled_from(("auto", "cpu", "cuda")),
+    load_format=st.sampled_from(("auto", "dummy")),
     max_model_len=optional(st.integers(2, 10**6)),
     gpu_memory_utilization=shares,
     max_batch_tokens=st.integers(100, 9000),
@@ -150,7 +151,7 @@ def test_the_strategies_build_every_message_and_setting() -> None:
     assert set(typing.get_args(ToEngine)) == {Start, Submit, Abort, Shutdown}
     assert set(typing.get_args(FromEngine)) == {StartProgress, Ready, Failed, StepOutputs}
     assert len(dataclasses.fields(SamplingParams)) == 16
-    assert len(dataclasses.fields(EngineConfig)) == 9
+    assert len(dataclasses.fields(EngineConfig)) == 10
     assert len(msgspec.structs.fields(EngineStatus)) == 11
     assert len(msgspec.structs.fields(Ready)) == 12
 

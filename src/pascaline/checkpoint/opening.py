@@ -8,7 +8,7 @@ from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.gguf import MAGIC
 from pascaline.checkpoint.gguf_checkpoint import GgufCheckpoint
 from pascaline.checkpoint.pickled import PICKLE_SUFFIXES, is_pickled, pickled
-from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
+from pascaline.checkpoint.safetensors_folder import SafetensorsFolder, has_weights
 from pascaline.core.errors import CheckpointError
 
 _ACCEPTED = "a .gguf file, or a folder with config.json, tokenizer.json and safetensors weights"
@@ -48,3 +48,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
             remedy=f"Give its folder: {path.parent}",
         )
     raise CheckpointError(f"{path} is not a model: it begins with {start!r}", expected=_ACCEPTED)
+
+
+def open_settings(path: Path) -> Checkpoint:
+    """As `open_checkpoint`, but of a folder config.json is enough: without weights its directory is empty.
+
+    Raises
+    ------
+    CheckpointError, UnsupportedError : as `open_checkpoint`.
+    """
+    if path.is_dir() and not has_weights(path):
+        return SafetensorsFolder(path, files={})
+    return open_checkpoint(path)

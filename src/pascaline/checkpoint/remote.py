@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.gguf_checkpoint import GgufCheckpoint
 from pascaline.checkpoint.mapped_file import FileBytes, MappedFile
-from pascaline.checkpoint.opening import open_checkpoint
+from pascaline.checkpoint.opening import open_settings
 from pascaline.checkpoint.reference import ResolvedModel, locate
 from pascaline.checkpoint.safetensors_file import SafetensorsFile
 from pascaline.checkpoint.safetensors_folder import INDEX, SafetensorsFolder, files_by_tensor, read_weight_map
@@ -30,13 +30,15 @@ File = TypeVar("File")
 def open_described(model: str, report: ProgressCallback) -> Checkpoint:
     """Open a model, named as a user does, as far as its directory; `read` gives small tensors only.
 
+    A folder here may have settings alone: its directory is empty then.
+
     Raises
     ------
     CheckpointError, UnsupportedError : as `resolve` and `open_checkpoint` do.
     """
     found = locate(model, report)
     if isinstance(found, ResolvedModel):
-        return open_checkpoint(found.path)
+        return open_settings(found.path)
     from pascaline.checkpoint.hub import HubModel  # its library takes 0.2 s to import
     from pascaline.checkpoint.hub_selection import description_names, gguf_names, weight_names
 

@@ -23,7 +23,7 @@ _MAX_HEADER_BYTES = 8 << 20
 _MAX_NAME_CHARACTERS = 65535
 _MAX_AXES = 16
 _MAX_SIZE = 1 << 64
-_ELEMENT_BYTES = {
+ELEMENT_BYTES = {
     "BOOL": 1,
     "U8": 1,
     "I8": 1,
@@ -135,11 +135,11 @@ class SafetensorsFile:
                 f"the header's entry of {name} is {reprlib.repr(fields)}",
                 "a dtype, a shape and two data_offsets",
             )
-        if dtype not in _ELEMENT_BYTES:
+        if dtype not in ELEMENT_BYTES:
             raise UnsupportedError(
-                f"{self.path}: tensor {name} has element type {dtype}", expected=", ".join(_ELEMENT_BYTES)
+                f"{self.path}: tensor {name} has element type {dtype}", expected=", ".join(ELEMENT_BYTES)
             )
-        nbytes = math.prod(shape) * _ELEMENT_BYTES[dtype]
+        nbytes = math.prod(shape) * ELEMENT_BYTES[dtype]
         begin, end = offsets
         if end - begin != nbytes:
             raise self._damaged(f"{name} spans {end - begin} bytes", f"{nbytes} for {dtype} of shape {shape}")

@@ -150,6 +150,14 @@ def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
     )
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether there is any file of weights in the folder, or of one that says where they are."""
+    return any(
+        entry.name == INDEX or entry.name.endswith((".safetensors", ".gguf", *PICKLE_SUFFIXES))
+        for entry in folder.iterdir()
+    )
+
+
 def single_weight_file(names: Iterable[str]) -> str | None:
     """The one file that holds all weights, among a folder's: AutoGPTQ's has a name of its own."""
     files = [name for name in names if name == INDEX or name.endswith(".safetensors")]

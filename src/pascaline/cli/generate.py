@@ -15,6 +15,8 @@ from pascaline.cli.options import (
     DeviceOption,
     GpuMemoryUtilizationOption,
     JsonOption,
+    LoadFormat,
+    LoadFormatOption,
     MaxModelLenOption,
     MaxTokensOption,
     ModelArgument,
@@ -48,6 +50,7 @@ def generate(
     max_model_len: MaxModelLenOption = None,
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
     arithmetic: ArithmeticOption = Arithmetic.auto,
+    load_format: LoadFormatOption = LoadFormat.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Continue PROMPT and print the text, or everything about it with --json."""
@@ -71,6 +74,7 @@ def generate(
             max_model_len=max_model_len,
             gpu_memory_utilization=gpu_memory_utilization,
             arithmetic=arithmetic.value,
+            load_format=load_format.value,
             max_sequences=1,
             report=report,
         )

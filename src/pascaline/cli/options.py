@@ -26,6 +26,13 @@ class Arithmetic(StrEnum):
     fast = "fast"
 
 
+class LoadFormat(StrEnum):
+    """Where weights come from."""
+
+    auto = "auto"
+    dummy = "dummy"
+
+
 MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -42,6 +49,10 @@ ArithmeticOption = Annotated[
         help="of linears: exact errs no more than half precision, fast may round inputs to 8 bits, "
         "auto is exact on cards and fast on the CPU"
     ),
+]
+LoadFormatOption = Annotated[
+    LoadFormat,
+    typer.Option(help="dummy makes weights up, for measuring: of a folder, config.json is enough then"),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")

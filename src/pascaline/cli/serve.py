@@ -14,6 +14,8 @@ from pascaline.cli.options import (
     Device,
     DeviceOption,
     GpuMemoryUtilizationOption,
+    LoadFormat,
+    LoadFormatOption,
     MaxModelLenOption,
     ModelArgument,
 )
@@ -35,6 +37,7 @@ def serve(
     max_model_len: MaxModelLenOption = None,
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
     arithmetic: ArithmeticOption = Arithmetic.auto,
+    load_format: LoadFormatOption = LoadFormat.auto,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="most new tokens in one step")] = 512,
     max_sequences: Annotated[int, typer.Option(min=1, help="most sequences in one step")] = 64,
 ) -> None:
@@ -50,6 +53,7 @@ def serve(
         max_model_len=max_model_len,
         gpu_memory_utilization=gpu_memory_utilization,
         arithmetic=arithmetic.value,
+        load_format=load_format.value,
         max_batch_tokens=max_batch_tokens,
         max_sequences=max_sequences,
     )

@@ -87,9 +87,9 @@ class CardRunner:
         if tokens == sequences == rows and tokens <= self._buckets[-1]:
             bucket = self._buckets[bisect_left(self._buckets, tokens)]
             self.inputs.put(batch, Sizes(bucket, bucket, bucket))
-            graph, logits = self._graphs[bucket]
+            graph, of_bucket = self._graphs[bucket]
             graph.replay()
-            return logits[:rows]
+            return of_bucket[:rows]
         sizes = Sizes(padded_tokens(tokens, self._largest.tokens), sequences, rows)
         self.inputs.put(batch, sizes)
         self._take_sampled(self._stream)
@@ -111,7 +111,7 @@ class CardRunner:
                 self._launcher.replay(launches)  # binds what is launched for the first time
                 torch.cuda.synchronize(self._device)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.stream(torch.cuda.Stream(self._device)):
+                with torch.cuda.stream(torch.cuda.Stream(self._device)):  # type: ignore[no-untyped-call]
                     graph.capture_begin(*(() if pool is None else (pool,)))
                     try:
                         self._take_sampled(self._stream)

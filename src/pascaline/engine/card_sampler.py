@@ -28,6 +28,6 @@ class CardSampler:
             torch.argmax(logits, dim=-1, out=self.ids[:n])
         host = torch.empty(max(n, 1), dtype=torch.int64, pin_memory=True)
         host[:n].copy_(self.ids[:n], non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return _Greedy(host, event, n)

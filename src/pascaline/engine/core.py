@@ -110,8 +110,8 @@ class EngineCore:
     def step(self) -> StepOutputs:
         """Read one step's results, with the next under way where that is possible.
 
-        Returns at once, with no more than the status, when there is nothing to run, and, where a runner computes
-        by itself, after the first launch.
+        Returns at once, with no more than the status, when there is nothing to run, and, where a runner
+        computes by itself, after the first launch.
         """
         began = max(time.monotonic(), self._step_ended)
         tokens: list[TokenOutput] = []

@@ -8,6 +8,8 @@ from typing import Literal
 from pascaline.core.errors import ConfigError
 from pascaline.kernels.policy import ARITHMETICS, Arithmetic
 
+LoadFormat = Literal["auto", "dummy"]
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -26,6 +28,7 @@ class EngineConfig:
     arithmetic : "exact" errs no more than storage in half precision does, "fast" may round inputs to 8
         bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards.
     key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else.
+    load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.
     """
 
     model_path: str
@@ -37,6 +40,7 @@ class EngineConfig:
     pages: int | None = None
     arithmetic: Arithmetic = "auto"
     key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto"
+    load_format: LoadFormat = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
@@ -45,6 +49,8 @@ class EngineConfig:
             raise ConfigError(f"arithmetic is {self.arithmetic!r}", expected=" or ".join(ARITHMETICS))
         if self.key_value_dtype not in ("auto", "fp16", "fp32"):
             raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected="auto, fp16 or fp32")
+        if self.load_format not in ("auto", "dummy"):
+            raise ConfigError(f"load_format is {self.load_format!r}", expected="auto or dummy")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
-from pascaline.formats import StoredWeight, WeightReader
+from pascaline.formats import StoredWeight, WeightReader, weight_reader
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
@@ -75,7 +76,7 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
     CheckpointError : a tensor is missing or has another shape.
     UnsupportedError : a weight is stored in a way that we do not read.
     """
-    reader, family = WeightReader.of(checkpoint), family_of(model.config)
+    reader, family = weight_reader(checkpoint), family_of(model.config)
     found = []
     for slot in model.weight_slots():
         stored: list[tuple[StoredWeight, int]] = []
@@ -91,7 +92,7 @@ def find_weights(model: Decoder, checkpoint: Checkpoint) -> list[FoundWeight]:
                 stored[-1] = joined, stored[-1][1] + 1
         found.append(FoundWeight(slot, stored))
     for name in unread_tensors(checkpoint, family, {name for item in found for name in item.names}):
-        if len(checkpoint.tensors[name].shape) != 1 or _bytes_of(checkpoint, name).any():
+        if len(checkpoint.tensors[name].shape) != 1 or _has_numbers(checkpoint, name):
             raise no_place_for(checkpoint, family, name)
     return found
 
@@ -102,7 +103,7 @@ def settle_tying(config: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     As transformers 5 does: what is there counts more than what config.json says. A GGUF says it by
     having the tensor.
     """
-    if not heads_alike(config, checkpoint):
+    if not heads_alike(config, checkpoint) or isinstance(checkpoint, DummyCheckpoint):
         return settled_tying(config, checkpoint)
     names = head_names(config, checkpoint)
     first, second = (_bytes_of(checkpoint, name) for name in names)
@@ -110,6 +111,11 @@ def settle_tying(config: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     for name in names:
         checkpoint.release(name)
     return config if alike else replace(config, tie_word_embeddings=False)
+
+
+def _has_numbers(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether a tensor is more than zeros, which some tools add; of a dummy nobody knows."""
+    return not isinstance(checkpoint, DummyCheckpoint) and bool(_bytes_of(checkpoint, name).any())
 
 
 def _bytes_of(checkpoint: Checkpoint, name: str) -> NDArray[numpy.uint8]:
@@ -129,7 +135,8 @@ def load_weights(
     Each matrix is turned into what `prepare` makes of it as soon as its layer is there.
     """
     family = family_of(model.config)
-    norm_offset = 0.0 if checkpoint.container == "gguf" else family.norm_offset
+    has_whole_gains = checkpoint.container == "gguf" or isinstance(checkpoint, DummyCheckpoint)
+    norm_offset = 0.0 if has_whole_gains else family.norm_offset
     total = sum(checkpoint.tensors[name].nbytes for found in weights for name in found.names)
     remaining = iter(weights)
     with (
@@ -139,7 +146,7 @@ def load_weights(
         # Embedding, each decoder layer, norm and head: each is settled before the next is loaded.
         for unit in model.sublayers():
             for _, found in zip(unit.weight_slots(), remaining, strict=False):
-                found.slot.fill([(weight.to(device), count) for weight, count in _load(found, norm_offset)])
+                found.slot.fill(_load(found, norm_offset, device))
                 for name in found.names:
                     checkpoint.release(name)
                     stage.advance(checkpoint.tensors[name].nbytes)
@@ -165,7 +172,7 @@ def _single_threaded_operations() -> Iterator[None]:
 def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.Tensor | None:
     """GGUF's divisors of the rotary frequencies, (D / 2,), where a file has them (Llama 3.1)."""
     entry = checkpoint.tensors.get(GGUF_ROPE_FACTORS) if checkpoint.container == "gguf" else None
-    if entry is None:
+    if entry is None or isinstance(checkpoint, DummyCheckpoint):
         return None
     if entry.shape != (rotary_dimensions,):
         raise CheckpointError(
@@ -183,9 +190,9 @@ def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.T
     return factors
 
 
-def _load(found: FoundWeight, norm_offset: float) -> list[tuple[Weight, int]]:
-    """A slot's weights, each with its number of parts."""
-    weights = [(stored.load(), count) for stored, count in found.stored]
+def _load(found: FoundWeight, norm_offset: float, device: torch.device) -> list[tuple[Weight, int]]:
+    """A slot's weights on the device, each with its number of parts."""
+    weights = [(stored.load(device), count) for stored, count in found.stored]
     if not found.is_vector:
         return weights
     # Norm gains and biases are a few kilobytes: widened once, not at every step.

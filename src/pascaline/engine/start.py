@@ -34,6 +34,7 @@ from pascaline.layers.decoder import build
 from pascaline.models import read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
 from pascaline.workload.holdings import resident_bytes
+from pascaline.workload.told_directory import open_dummy
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     """
     began = time.monotonic()
     device, device_notes = settle_device(config.device)
-    checkpoint = open_checkpoint(Path(config.model_path))
+    is_dummy = config.load_format == "dummy"
+    checkpoint = (open_dummy if is_dummy else open_checkpoint)(Path(config.model_path))
     try:
         model_config = settle_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
         chip, kernels, card_notes = settle_chip(device)
@@ -166,6 +168,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         kv_bytes=cache.bytes,
         load_s=time.monotonic() - began,
         notes=[
+            *(["weights are made up, and so is every answer: load_format is dummy"] if is_dummy else []),
             *plan.notes,
             *_departures(plan, resident),
             *_kernel_notes(config, device),

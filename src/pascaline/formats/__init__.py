@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
 from pascaline.formats.awq import AwqTensors
 from pascaline.formats.compressed_tensors import CompressedTensors
 from pascaline.formats.dense import BF16, F16, F32
+from pascaline.formats.dummy import DummyReader
 from pascaline.formats.format import Format, StoredRows, StoredTensors, StoredWeight
 from pascaline.formats.gguf_iq4_nl import IQ4_NL
 from pascaline.formats.gguf_iq4_xs import IQ4_XS
@@ -80,6 +82,13 @@ class WeightReader:
         return StoredTensors.of(checkpoint.path.name, (name,), FORMATS[stored.type_name], (rows,))
 
 
+def weight_reader(checkpoint: Checkpoint) -> WeightReader | DummyReader:
+    """What finds the weights of a checkpoint, or makes them up; errors as `WeightReader.of`."""
+    if isinstance(checkpoint, DummyCheckpoint):
+        return DummyReader.of(checkpoint, FORMATS)
+    return WeightReader.of(checkpoint)
+
+
 __all__ = [
     "FORMATS",
     "LINEAR_READERS",
@@ -88,4 +97,5 @@ __all__ = [
     "StoredTensors",
     "StoredWeight",
     "WeightReader",
+    "weight_reader",
 ]

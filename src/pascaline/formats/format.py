@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 
 from pascaline.core.errors import CheckpointError
 from pascaline.weights import Packed, Weight
 from pascaline.workload.weight_form import TENSOR_FORMS, WeightForm
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -58,23 +61,24 @@ class StoredWeight(ABC):
     shape : in elements.
     form : what `load()` makes of it; of a linear that should have one zero throughout, and has not, the
         zeros come on top.
-    read : reads and packs it; what it returns owns its memory.
     """
 
     file: str
     names: tuple[str, ...]
     shape: tuple[int, ...]
     form: WeightForm
-    read: Callable[[], Weight]
 
-    def load(self) -> Weight:
-        """The weight.
+    @abstractmethod
+    def load(self, device: torch.device = CPU) -> Weight:
+        """The weight, which owns its memory there.
 
         Raises
         ------
         CheckpointError : a scale is infinite or not a number, or tensors contradict each other.
         """
-        weight = self.read()
+
+    def checked(self, weight: Weight) -> Weight:
+        """What was loaded, if its scales are all finite numbers; errors as `load`."""
         if isinstance(weight, Packed) and not weight.is_finite:
             raise CheckpointError(
                 f"{self.file}: the scales of {self.names[0]!r} are not all finite numbers",
@@ -104,7 +108,10 @@ class StoredTensors(StoredWeight):
         cls, file: str, names: tuple[str, ...], item: Format, parts: tuple[StoredRows, ...]
     ) -> StoredTensors:
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-        return cls(file, names, shape, TENSOR_FORMS[item.type_name], lambda: item.load(parts), item, parts)
+        return cls(file, names, shape, TENSOR_FORMS[item.type_name], item, parts)
+
+    def load(self, device: torch.device = CPU) -> Weight:
+        return self.checked(self.format.load(self.parts)).to(device)
 
     def joined(self, other: StoredWeight) -> StoredTensors | None:
         if not isinstance(other, StoredTensors) or self.format is not other.format:

@@ -10,9 +10,9 @@ import torch
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError
-from pascaline.formats.format import StoredWeight
+from pascaline.formats.format import CPU, StoredWeight
 from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of
-from pascaline.weights import Packed
+from pascaline.weights import Packed, Weight
 from pascaline.weights.codes import Codes, Plane
 from pascaline.weights.memory import allocate
 from pascaline.workload.stored_weight import StoredLinear
@@ -85,7 +85,10 @@ class StoredLinears(StoredWeight):
         first = parts[0].stored
         names = tuple(name for part in parts for name in part.stored.names)
         shape = (sum(part.stored.rows for part in parts), first.columns)
-        return cls(parts[0].checkpoint.path.name, names, shape, first.form, lambda: _load(parts), parts)
+        return cls(parts[0].checkpoint.path.name, names, shape, first.form, parts)
+
+    def load(self, device: torch.device = CPU) -> Weight:
+        return self.checked(_load(self.parts)).to(device)
 
     def joined(self, other: StoredWeight) -> StoredLinears | None:
         if not isinstance(other, StoredLinears):

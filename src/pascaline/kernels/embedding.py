@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.gather_rows import plan_gather_packed, plan_gather_rows
+from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.cuda_linear import in_slabs
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
-from pascaline.weights import Dense, Weight
+from pascaline.weights import Dense, Slabbed, Weight
+from pascaline.workload.op_costs import Axes
 
 
 def reference(token_ids: torch.Tensor, table: Weight) -> torch.Tensor:
@@ -58,4 +67,27 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def _recipe(_chip: ChipLimits, token_ids: torch.Tensor, table: Dense | Slabbed) -> Recipe:
+    tokens = len(token_ids)
+    if not tokens:
+        return Recipe(())
+    if isinstance(table, Dense):
+        return Recipe((plan_gather_rows(tokens, table.tensor, names=("table", "token_ids")),))
+    plan = plan_gather_packed(
+        table.form, tokens, *table.shape, indices="token_ids", has_permutation=table.inputs is not None
+    )
+    return Recipe((plan,))
+
+
 NATIVE = native_kernel(OP)
+
+
+def _takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
+    table = operands[1]
+    if isinstance(table, Slabbed) or (isinstance(table, Dense) and table.tensor.dtype in NUMBER_TYPES):
+        return None
+    return "it reads rows of weights in slabs, and of dense ones in fp32, fp16 or bf16"
+
+
+CUDA = replace(cuda_kernel(OP, _recipe, takes=_takes), prepare=in_slabs, layout="slabbed")

@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 import torch
 
+from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import Case, Op, Operand, Tolerance
 
@@ -54,3 +58,13 @@ def gate_kernel(op: Op, activation: Callable[[torch.Tensor], torch.Tensor]) -> K
         requires=any_chip,
         launch=launch,
     )
+
+
+def gate_on_cards(op: Op, operation: Operation) -> Kernel:
+    """The card's, in one."""
+
+    def recipe(_chip: ChipLimits, gate: torch.Tensor, up: torch.Tensor) -> Recipe:
+        names = ("gate", "up", "y")
+        return Recipe((plan_elementwise(operation, gate, up, names=names),) if gate.numel() else ())
+
+    return cuda_kernel(op, recipe)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
-from pascaline.kernels.gate import gate_kernel, gate_op
+from pascaline.kernels.cuda.elementwise import Operation
+from pascaline.kernels.gate import gate_kernel, gate_on_cards, gate_op
 from pascaline.kernels.op import FP32_ROUNDING, Tolerance
 
 
@@ -44,3 +45,5 @@ OP = gate_op(
 KERNEL = gate_kernel(OP, functools.partial(F.gelu, approximate="tanh"))
 
 NATIVE = native_kernel(OP)
+
+CUDA = gate_on_cards(OP, Operation.GELU_AND_MUL)

@@ -6,6 +6,7 @@ import torch
 
 from pascaline.kernels import rms_norm
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
 from pascaline.kernels.kernel import Kernel, any_chip
 from pascaline.kernels.op import Case, Op, Operand
 from pascaline.weights import Dense
@@ -43,3 +44,5 @@ KERNEL = Kernel(
 )
 
 NATIVE = native_kernel(OP, "epsilon")
+
+CUDA = cuda_kernel(OP, rms_norm.recipe)

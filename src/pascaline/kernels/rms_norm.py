@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.rms_norm import plan_rms_norm
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
 from pascaline.weights import Dense
@@ -66,4 +70,12 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def recipe(_chip: ChipLimits, x: torch.Tensor, gain: Dense, *, epsilon: float) -> Recipe:
+    """On cards; head_norm's, too."""
+    return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon),) if x.numel() else ())
+
+
 NATIVE = native_kernel(OP, "epsilon")
+
+CUDA = cuda_kernel(OP, recipe)

@@ -9,6 +9,10 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.rotary import plan_rotary
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
 
@@ -105,4 +109,13 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def _recipe(
+    _chip: ChipLimits, x: torch.Tensor, _positions: torch.Tensor, cosine: torch.Tensor, _sine: torch.Tensor
+) -> Recipe:
+    return Recipe((plan_rotary(x, cosine),) if x.numel() else ())
+
+
 NATIVE = native_kernel(OP)
+
+CUDA = cuda_kernel(OP, _recipe)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance
 
@@ -49,4 +53,12 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def _recipe(_chip: ChipLimits, x: torch.Tensor, *, factor: float) -> Recipe:
+    names = ("x", "absent", "x")
+    return Recipe((plan_elementwise(Operation.SCALE, x, names=names, number=factor),) if x.numel() else ())
+
+
 NATIVE = native_kernel(OP, "factor")
+
+CUDA = cuda_kernel(OP, _recipe)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.gather_rows import plan_gather_rows
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import Case, Op, Operand, Tolerance
 
@@ -48,4 +52,11 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def _recipe(_chip: ChipLimits, x: torch.Tensor, rows: torch.Tensor) -> Recipe:
+    return Recipe((plan_gather_rows(len(rows), x, names=("x", "rows")),) if len(rows) else ())
+
+
 NATIVE = native_kernel(OP)
+
+CUDA = cuda_kernel(OP, _recipe)

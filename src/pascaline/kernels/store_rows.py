@@ -1,7 +1,7 @@
 """store_rows: a step's keys or values go to their places in the pages.
 
-cache[slots[t] // B, slots[t] % B] = rows[t], with B tokens a page. A cache of fp16 takes the nearest
-numbers that it has, the largest ones for those beyond.
+cache[slots[t] // B, slots[t] % B] = rows[t], with B tokens a page. A negative slot is no place: its row is
+left out. A cache of fp16 takes the nearest numbers that it has, the largest ones for those beyond.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.cuda.store_rows import plan_store_rows
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
 from pascaline.kernels.op import Case, Op, Operand, Tolerance
 
@@ -18,7 +22,8 @@ FP16_LARGEST = torch.finfo(torch.float16).max
 def reference(rows: torch.Tensor, slots: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
     updated = cache.clone()
     for row, slot in zip(rows, slots.tolist(), strict=True):
-        updated[slot // cache.shape[1], slot % cache.shape[1]] = row
+        if slot >= 0:
+            updated[slot // cache.shape[1], slot % cache.shape[1]] = row
     return updated
 
 
@@ -31,15 +36,19 @@ def launch(
     workspace: Workspace,
 ) -> None:
     if out.dtype == torch.float16:
-        rows = rows.clamp(-FP16_LARGEST, FP16_LARGEST).half()
-    out.index_put_((slots // out.shape[1], slots % out.shape[1]), rows)
+        rows = rows.clamp(-FP16_LARGEST, FP16_LARGEST)
+    placed = slots >= 0
+    rows, slots = rows[placed], slots[placed]
+    out.index_put_((slots // out.shape[1], slots % out.shape[1]), rows.to(out.dtype))
 
 
 def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
     tokens, pages, page_size, heads, width = (case.axes[axis] for axis in ("T", "P", "B", "KV", "D"))
+    slots = torch.randperm(pages * page_size, generator=generator)[:tokens]
+    slots[3::8] = -1
     return (
         torch.randn(tokens, heads, width, generator=generator),
-        torch.randperm(pages * page_size, generator=generator)[:tokens],
+        slots,
         torch.randn(pages, page_size, heads, width, generator=generator),
     )
 
@@ -50,7 +59,7 @@ OP = Op(
     inputs={
         "rows": Operand(("T", "KV", "D")),
         "slots": Operand(("T",), torch.int64),
-        "cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
+        "cache": Operand(("P", "B", "KV", "D"), also=(torch.float16, torch.bfloat16)),
     },
     output=Operand(("P", "B", "KV", "D")),
     in_place="cache",
@@ -76,4 +85,11 @@ KERNEL = Kernel(
     launch=launch,
 )
 
+
+def _recipe(_chip: ChipLimits, rows: torch.Tensor, _slots: torch.Tensor, cache: torch.Tensor) -> Recipe:
+    return Recipe((plan_store_rows(rows, cache),) if rows.numel() else ())
+
+
 NATIVE = native_kernel(OP)
+
+CUDA = cuda_kernel(OP, _recipe)

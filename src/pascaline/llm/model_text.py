@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pascaline.checkpoint.opening import open_checkpoint
-from pascaline.core.errors import ConfigError
+from pascaline.checkpoint.opening import open_checkpoint, open_settings
+from pascaline.core.errors import CheckpointError, ConfigError
+from pascaline.engine.engine_config import LoadFormat
 from pascaline.text.chat_template import ChatTemplate
-from pascaline.text.tokenizer import Tokenizer, load_tokenizer
+from pascaline.text.tokenizer import NoTokenizer, Tokenizer, load_tokenizer
 
 Prompt = str | list[int]
 
@@ -39,20 +40,23 @@ class ModelText:
         return ChatTemplate(self.template_source, self.tokenizer.bos_token, self.tokenizer.eos_token)
 
     @classmethod
-    def load(cls, path: Path) -> ModelText:
-        """Read them from a checkpoint.
+    def load(cls, path: Path, load_format: LoadFormat = "auto") -> ModelText:
+        """Read them from a checkpoint; one that is loaded as a dummy may lack them.
 
         Raises
         ------
         CheckpointError, UnsupportedError : the vocabulary is missing, damaged or of another kind.
         """
-        checkpoint = open_checkpoint(path)
+        checkpoint = (open_settings if load_format == "dummy" else open_checkpoint)(path)
         try:
-            source = checkpoint.tokenizer_source()
-            template_source = checkpoint.chat_template
+            tokenizer = load_tokenizer(checkpoint.tokenizer_source())
+        except CheckpointError as missing:
+            if load_format != "dummy":
+                raise
+            tokenizer = NoTokenizer(missing)
         finally:
             checkpoint.close()
-        return cls(load_tokenizer(source), template_source, path.name)
+        return cls(tokenizer, checkpoint.chat_template, path.name)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt; ids are passed through."""

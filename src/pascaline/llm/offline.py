@@ -16,7 +16,7 @@ from pascaline.checkpoint.reference import resolve
 from pascaline.core.errors import ConfigError, PascalineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
 from pascaline.engine.core import EngineCore
-from pascaline.engine.engine_config import EngineConfig
+from pascaline.engine.engine_config import EngineConfig, LoadFormat
 from pascaline.engine.messages import Abort, Ready, Submit
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.kernels.policy import Arithmetic
@@ -54,7 +54,7 @@ class LLM:
     ----------
     model : `demo`, a folder, a .gguf file or a hub id.
     device, max_model_len, gpu_memory_utilization, max_batch_tokens, max_sequences, pages, arithmetic,
-    key_value_dtype :
+    key_value_dtype, load_format :
         see `EngineConfig`.
     report : receives `Progress` while the model is fetched and loaded.
 
@@ -75,10 +75,11 @@ class LLM:
         pages: int | None = None,
         arithmetic: Arithmetic = "auto",
         key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto",
+        load_format: LoadFormat = "auto",
         report: ProgressCallback = ignore_progress,
     ) -> None:
         resolved = resolve(str(model), report)
-        self.text = ModelText.load(resolved.path)
+        self.text = ModelText.load(resolved.path, load_format)
         self._core = EngineCore(
             EngineConfig(
                 model_path=str(resolved.path),
@@ -90,6 +91,7 @@ class LLM:
                 pages=pages,
                 arithmetic=arithmetic,
                 key_value_dtype=key_value_dtype,
+                load_format=load_format,
             ),
             report,
         )

@@ -28,6 +28,7 @@ from pascaline.plan.placement import STEP_TOKENS, Device, Placement
 from pascaline.plan.what_ifs import Remedy, card_bytes, form_named, in_format, remedies
 from pascaline.workload.arithmetic import Chip
 from pascaline.workload.holdings import held_weights, settled_tying
+from pascaline.workload.told_directory import without_data
 
 KeyValueDtype = Literal["auto", "fp16", "fp32"]
 TYPICAL_CONTEXT = 512
@@ -95,7 +96,7 @@ class Plan:
 
 
 def make_plan(checkpoint: Checkpoint, question: Question, tell: Callable[[str], None]) -> Plan:
-    """Plan a model, of which only settings and directory are read.
+    """Plan a model, of which only settings and directory are read, or settings alone where it has no weights.
 
     Parameters
     ----------
@@ -107,8 +108,9 @@ def make_plan(checkpoint: Checkpoint, question: Question, tell: Callable[[str], 
     UnknownGpuError : no card of that name.
     UnsupportedError, CheckpointError : as `read_config` and `held_weights` do.
     """
-    config = settled_tying(read_config(checkpoint.hf_config, checkpoint.container), checkpoint)
-    held = held_weights(checkpoint, config)
+    described = without_data(checkpoint)
+    config = settled_tying(read_config(described.hf_config, described.container), described)
+    held = held_weights(described, config)
     if question.context is not None:
         refuse_long_context(config, question.context)
     if question.weight_format is not None:
@@ -136,7 +138,11 @@ def make_plan(checkpoint: Checkpoint, question: Question, tell: Callable[[str], 
         prefill=prefill,
         decode=decode,
         remedies=() if fits else tuple(remedies(placement, context)),
-        notes=(*_notes(question, target, placement, model, speed_context), *_pool_notes(placement, context)),
+        notes=(
+            *_told_notes(checkpoint),
+            *_notes(question, target, placement, model, speed_context),
+            *_pool_notes(placement, context),
+        ),
     )
 
 
@@ -183,6 +189,13 @@ def _element_bytes(wanted: KeyValueDtype, device: Device) -> int:
     if wanted == "auto":
         return 2 if device.is_native else 4
     return {"fp16": 2, "fp32": 4}[wanted]
+
+
+def _told_notes(checkpoint: Checkpoint) -> Sequence[str]:
+    """Where weights are planned for that are not there."""
+    if checkpoint.tensors:
+        return []
+    return [f"{checkpoint.path.name} has no weights: planned as its config.json tells of them"]
 
 
 def _notes(question: Question, target: Target, placement: Placement, model: Model, context: int) -> list[str]:

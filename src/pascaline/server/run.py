@@ -96,7 +96,7 @@ def run_server(
     with bind(config.host, config.port) as listener:
         # Outside of the event loop, where Ctrl-C ends a download at once.
         resolved = resolve(config.model, report)
-        llm = AsyncLLM(ModelText.load(resolved.path))
+        llm = AsyncLLM(ModelText.load(resolved.path, config.engine.load_format))
         engine = replace(config.engine, model_path=str(resolved.path))
         app = create_app(llm, resolved.served_name, config.api_key)
         host = f"[{config.host}]" if ":" in config.host else config.host

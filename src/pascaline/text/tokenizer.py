@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import tokenizers
 
 from pascaline.checkpoint.checkpoint import TokenizerSource
-from pascaline.core.errors import CheckpointError, ConfigError, UnsupportedError
+from pascaline.core.errors import CheckpointError, ConfigError, PascalineError, UnsupportedError
 from pascaline.text.byte_level import bytes_of_byte_level_token
 from pascaline.text.gguf_vocabulary import build_gguf_vocabulary
 from pascaline.text.tokenizer_json import decoder_steps, library_failure, read_tokenizer_json
@@ -95,6 +95,24 @@ class Tokenizer:
         if token_id in self._added and self._spelling is bytes_of_byte_level_token:
             return token.encode()
         return self._spelling(token)
+
+
+class NoTokenizer(Tokenizer):
+    """Of a checkpoint without a vocabulary: requests are token ids, and answers have no text."""
+
+    def __init__(self, missing: PascalineError) -> None:
+        empty = tokenizers.Tokenizer(tokenizers.models.BPE())
+        empty.decoder = tokenizers.decoders.ByteLevel()
+        super().__init__(empty, None, None)
+        self._missing = missing
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:  # noqa: ARG002 - as every tokenizer
+        """Raises ConfigError: there is nothing to encode with."""
+        raise ConfigError(
+            f"this model takes token ids alone: {self._missing.seen}",
+            expected="a prompt of token ids",
+            remedy=self._missing.remedy,
+        )
 
 
 def load_tokenizer(source: TokenizerSource) -> Tokenizer:

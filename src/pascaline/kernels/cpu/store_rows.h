@@ -25,6 +25,7 @@ static void store_rows_run(const Launch& launch, const Step& step, Team& team) {
     team.share((step.tokens + 15) / 16, [&](int64_t chunk) {
         for (int64_t row = chunk * 16; row < at_most((chunk + 1) * 16, step.tokens); row++) {
             const int64_t slot = row_of<const int64_t>(slots, row)[0];
+            if (slot < 0) continue;
             for (int64_t head = 0; head < heads; head++) {
                 const float* from = row_of<const float>(rows, row) + head * rows.strides[1];
                 const int64_t to = slot / page_size * cache.strides[0] + slot % page_size * cache.strides[1] +

@@ -21,6 +21,7 @@ from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wg
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import Integers
 
@@ -35,6 +36,9 @@ _OUTPUTS, _COLUMNS = 4608, 3584  # attention's inputs of a model of 7B
 _MULTIPROCESSORS = 28
 _WHOLE = ((6, 1), (9, 0))
 """Chips for which all forms are compiled; for the others some, which takes half the time."""
+
+WIDE_LOADS = {"gather_rows of fp16": 0}
+"""Of launches of a step that load less than 16 bytes a thread at once."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +138,7 @@ def _others(chip: ChipLimits) -> Iterator[Audited]:
     yield Audited("quantise_input, 16 rows", plan, MachineCodeExpectation(most_registers=64))
     plan = plan_linear_dense_decode(LinearCall(1, _OUTPUTS, _COLUMNS), torch.bfloat16, chip)
     yield Audited("linear_dense_decode bf16, 1 row", plan, MachineCodeExpectation("FFMA", wide_loads=1))
+    for name, plan in STEP_PLANS.items():
+        yield Audited(
+            name, plan, MachineCodeExpectation(most_registers=64, wide_loads=WIDE_LOADS.get(name, 1))
+        )

@@ -26,6 +26,7 @@ from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
 from pascaline.weights.slab_layout import slabbed_form
 from pascaline.weights.slabbed import SlabbedForm
@@ -192,6 +193,10 @@ def _quantise_input(
     )
 
 
+def _of_a_step(name: str) -> Representative:
+    return Representative(name, "fp32", lambda _: STEP_PLANS[name])
+
+
 REPRESENTATIVES: tuple[Representative, ...] = (
     _decode("GPTQ 4 bits", call_of(1, bias=_HALF), planes=2),
     _decode("Q4_K", call_of(2, _HALF, is_gated=True), planes=2),
@@ -231,4 +236,5 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "tensor_fp16",
         lambda _: plan_scale_rows(512, _COLUMNS, _WIDE, is_permuted=True),
     ),
+    *map(_of_a_step, STEP_PLANS),
 )

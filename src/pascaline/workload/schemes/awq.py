@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
+from pascaline.checkpoint.config_fields import ConfigFields
 from pascaline.core.errors import UnsupportedError
-from pascaline.workload.schemes.linear_directory import entry_of, scales_of
-from pascaline.workload.schemes.quantization_config import bits_of, fields_of, group_size_in, one_of
+from pascaline.workload.schemes.linear_directory import entry_of, groups_of, scales_of, told
+from pascaline.workload.schemes.quantization_config import bits_of, fields_of, group_size_in, names_in, one_of
 from pascaline.workload.stored_weight import StoredLinear
 
 BITS = 4
@@ -25,6 +26,7 @@ OUTPUTS_A_WORD = 8
 class Awq:
     """What a checkpoint's quantization_config says of all modules."""
 
+    fields: ConfigFields
     group_size: int
 
     def locate(self, checkpoint: Checkpoint, module: str, shape: tuple[int, int]) -> StoredLinear | None:
@@ -59,6 +61,18 @@ class Awq:
             presumed_order=False,
         )
 
+    def tensors(self, module: str, shape: tuple[int, int], scale_type: str) -> list[TensorEntry] | None:
+        left_out = names_in(self.fields, "modules_to_not_convert")
+        if module == "lm_head" or any(name in module for name in left_out):
+            return None
+        rows, columns = shape
+        groups = groups_of(module, columns, self.group_size)
+        return [
+            told(f"{module}.qweight", "I32", (columns, rows // OUTPUTS_A_WORD)),
+            told(f"{module}.qzeros", "I32", (groups, rows // OUTPUTS_A_WORD)),
+            told(f"{module}.scales", scale_type, (groups, rows)),
+        ]
+
 
 def parse(config: Mapping[str, object]) -> Awq:
     """quantization_config (or quant_config.json) of an AWQ checkpoint."""
@@ -66,4 +80,4 @@ def parse(config: Mapping[str, object]) -> Awq:
     bits_of(fields, "bits" if config.get("bits") is not None else "w_bit", "AWQ", (BITS,))
     one_of(fields, "version", ("gemm",))
     name = "group_size" if config.get("group_size") is not None else "q_group_size"
-    return Awq(group_size_in(fields, name, 128))
+    return Awq(fields, group_size_in(fields, name, 128))

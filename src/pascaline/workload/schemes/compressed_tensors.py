@@ -13,12 +13,22 @@ Source: the compressed-tensors package's description of its pack-quantized compr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
+from pascaline.checkpoint.config_fields import ConfigFields
 from pascaline.core.errors import ConfigError, UnsupportedError
-from pascaline.workload.schemes.linear_directory import INT32_BITS, bits_from_shape, entry_of, scales_of
+from pascaline.workload.schemes.linear_directory import (
+    INT32_BITS,
+    bits_from_shape,
+    entry_of,
+    groups_of,
+    scales_of,
+    told,
+)
+from pascaline.workload.schemes.quantization_config import fields_of, group_size_in, names_in
 from pascaline.workload.stored_weight import StoredLinear
 
 _FORMAT = "pack-quantized"
@@ -34,6 +44,7 @@ class CompressedTensors:
     the order is presumed to be another.
     """
 
+    fields: ConfigFields
     asymmetric: bool
     ordered: bool
 
@@ -72,6 +83,39 @@ class CompressedTensors:
             presumed_order=has_index and groups > 1,
         )
 
+    def tensors(self, module: str, shape: tuple[int, int], scale_type: str) -> list[TensorEntry] | None:
+        if module == "lm_head" or any(_names(item, module) for item in names_in(self.fields, "ignore")):
+            return None
+        groups = self.fields.section("config_groups")
+        settings = list(groups.values) if groups is not None else []
+        weights = groups.section(settings[0]) if groups is not None and len(settings) == 1 else None
+        weights = weights.section("weights") if weights is not None else None
+        if weights is None:
+            raise UnsupportedError(
+                "the settings of each module, of several config_groups, without the tensors",
+                expected="the weight files, or one group",
+            )
+        rows, columns = shape
+        bits = weights.integer("num_bits", min(_BITS), max(_BITS))
+        count = groups_of(module, columns, group_size_in(weights, "group_size", -1))
+        told_of = [
+            told(f"{module}.weight_packed", "I32", (rows, columns * bits // INT32_BITS)),
+            told(f"{module}.weight_scale", scale_type, (rows, count)),
+            told(f"{module}.weight_shape", "I64", (2,)),
+        ]
+        if self.asymmetric:
+            fields = -(-rows * bits // INT32_BITS)
+            told_of.append(told(f"{module}.weight_zero_point", "I32", (fields, count)))
+        if self.ordered and count > 1:
+            told_of.append(told(f"{module}.weight_g_idx", "I32", (columns,)))
+        return told_of
+
+
+def _names(pattern: str, module: str) -> bool:
+    """Whether an entry of `ignore` names a module: as it is, or as a regular expression after "re:"."""
+    expression = pattern.removeprefix("re:")
+    return pattern == module or (expression != pattern and re.match(expression, module) is not None)
+
 
 def parse(config: Mapping[str, object]) -> CompressedTensors:
     """quantization_config of a compressed-tensors checkpoint."""
@@ -97,6 +141,7 @@ def parse(config: Mapping[str, object]) -> CompressedTensors:
     _refuse_online_transforms(config)
     every = [group["weights"] for group in groups.values()]
     return CompressedTensors(
+        fields_of(config),
         asymmetric=all(weights.get("symmetric") is False for weights in every),
         ordered=all(weights.get("actorder") == "group" for weights in every),
     )

@@ -17,9 +17,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
+from pascaline.checkpoint.config_fields import ConfigFields
 from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.workload.schemes.linear_directory import INT32_BITS, bits_from_shape, entry_of, scales_of
+from pascaline.workload.schemes.linear_directory import (
+    INT32_BITS,
+    bits_from_shape,
+    entry_of,
+    groups_of,
+    scales_of,
+    told,
+)
 from pascaline.workload.schemes.quantization_config import bits_of, fields_of, group_size_in, one_of
 from pascaline.workload.stored_weight import StoredLinear
 
@@ -34,6 +42,7 @@ class Gptq:
     until they are read it is presumed of all that have groups.
     """
 
+    fields: ConfigFields
     symmetric: bool
     act_order: bool
     group_size: int
@@ -83,6 +92,24 @@ class Gptq:
             presumed_order=has_index and self.act_order and groups > 1,
         )
 
+    def tensors(self, module: str, shape: tuple[int, int], scale_type: str) -> list[TensorEntry] | None:
+        if module == "lm_head" and not self.fields.boolean("lm_head", default=False):
+            return None
+        if self.fields.values.get("dynamic"):
+            raise UnsupportedError(
+                "the settings of each module, which quantization_config.dynamic has, without the tensors",
+                expected="the weight files, or settings for all modules",
+            )
+        rows, columns = shape
+        bits = bits_of(self.fields, "bits", "GPTQ", BITS)
+        groups = groups_of(module, columns, self.group_size)
+        return [
+            told(f"{module}.qweight", "I32", (columns * bits // INT32_BITS, rows)),
+            told(f"{module}.qzeros", "I32", (groups, rows * bits // INT32_BITS)),
+            told(f"{module}.scales", scale_type, (groups, rows)),
+            told(f"{module}.g_idx", "I32", (columns,)),
+        ]
+
 
 def parse(config: Mapping[str, object]) -> Gptq:
     """quantization_config (or quantize_config.json) of a GPTQ checkpoint."""
@@ -100,6 +127,7 @@ def parse(config: Mapping[str, object]) -> Gptq:
     symmetric = [settings.boolean("sym", default=True) for settings in everywhere]
     act_order = [settings.boolean("desc_act", default=False) for settings in everywhere]
     return Gptq(
+        fields,
         symmetric=all(symmetric),
         act_order=any(act_order),
         group_size=group_size_in(fields, "group_size", -1),

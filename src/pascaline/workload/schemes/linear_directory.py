@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import math
+
 from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
+from pascaline.checkpoint.safetensors_file import ELEMENT_BYTES
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.workload.stored_weight import SCALE_BYTES
 
 INT32_BITS = 32
+
+
+def told(name: str, type_name: str, shape: tuple[int, ...]) -> TensorEntry:
+    """The entry that a safetensors directory would have of a tensor."""
+    return TensorEntry(name, type_name, shape, math.prod(shape) * ELEMENT_BYTES[type_name])
+
+
+def groups_of(module: str, columns: int, group_size: int) -> int:
+    """How many groups `columns` inputs have, −1 being one for all.
+
+    Raises
+    ------
+    UnsupportedError : they do not make whole groups.
+    """
+    size = columns if group_size == -1 else group_size
+    if size < 1 or columns % size:
+        raise UnsupportedError(
+            f"{module!r} has {columns} inputs, and quantization_config says groups of {group_size}",
+            expected="groups of equal size",
+        )
+    return columns // size
 
 
 def entry_of(

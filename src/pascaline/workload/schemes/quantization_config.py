@@ -46,3 +46,18 @@ def one_of(fields: ConfigFields, name: str, accepted: tuple[str, ...]) -> str:
     if value not in accepted:
         raise UnsupportedError(f"{fields.prefix}{name} is {value!r:.60}", expected=" or ".join(accepted))
     return value
+
+
+def names_in(fields: ConfigFields, name: str) -> tuple[str, ...]:
+    """A list of names; empty where it is absent.
+
+    Raises
+    ------
+    ConfigError : it is something else.
+    """
+    value = fields.values.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise fields.wrong(name, "a list of names")
+    return tuple(value)

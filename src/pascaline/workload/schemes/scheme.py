@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from pascaline.checkpoint.checkpoint import Checkpoint
+from pascaline.checkpoint.checkpoint import Checkpoint, TensorEntry
 from pascaline.workload.stored_weight import StoredLinear
 
 
@@ -19,6 +19,15 @@ class Scheme(Protocol):
         ------
         CheckpointError : tensors are missing, or their shapes contradict the model's or each other.
         UnsupportedError : a variant of the scheme that we do not read.
+        """
+        ...
+
+    def tensors(self, module: str, shape: tuple[int, int], scale_type: str) -> list[TensorEntry] | None:
+        """What a checkpoint of these settings has for `module`, (N, K), or None where it is left as it is.
+
+        Raises
+        ------
+        UnsupportedError : the settings alone do not say it.
         """
         ...
 

@@ -1,0 +1,226 @@
+"""Every card's kernel of every op but the linear, by its own recipe, against the op's fp64 reference.
+
+Operands are the op's own cases, for other numbers of tokens, too, and as parts of wider tensors.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import pytest
+import torch
+from linear_harness import FORMS, Execute, as_array
+
+from pascaline.core.errors import ShapeError
+from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Op
+from pascaline.kernels.cuda.linear_bounds import Terms
+from pascaline.kernels.cuda.op_kernel import OUTPUT, buffers_of
+from pascaline.kernels.cuda.recipe import Recipe
+from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.cuda_linear import in_slabs
+from pascaline.kernels.op import FP32_ROUNDING, Case, Shaped
+from pascaline.kernels.packed_cases import random_packed
+from pascaline.weights import Dense, Packed, Slabbed, Weight
+from pascaline.workload.slab_form import SLAB
+
+CHIP = Chip(torch.device("cuda"), ChipLimits((6, 1), 28))
+Operands = tuple[torch.Tensor | Weight | None, ...]
+
+ON_CARDS = {
+    kernel.ops[0]: kernel
+    for kernel in KERNELS
+    if kernel.backend == "cuda" and kernel.ops[0] not in ("linear", "paged_attention")
+}
+MORE: dict[str, tuple[Case, ...]] = {
+    "rms_norm": (
+        Case("7B", {"T": 2, "C": 3584}, {"epsilon": 1e-6}),
+        Case("a block at its most", {"T": 1, "C": 9000}, {"epsilon": 1e-6}),
+        Case("ragged and wide", {"T": 1, "C": 2051}, {"epsilon": 1e-6}),
+    ),
+    "head_norm": (Case("wide", {"T": 3, "H": 2, "D": 256}, {"epsilon": 1e-6}),),
+    "embedding": (Case("Q4_1", {"T": 4, "V": 40, "C": 1312}),),
+    "soft_cap": (Case("whole vectors", {"T": 2, "V": 64}, {"cap": 50.0}),),
+    "silu_and_mul": (Case("whole vectors", {"T": 5, "C": 68}),),
+}
+"""What the ops' cases leave out: rows of several warps, and of several vectors a thread."""
+
+
+def cases_of(op: Op) -> tuple[Case, ...]:
+    return (*op.cases, *MORE.get(op.name, ()))
+
+
+def operands_of(op: Op, case: Case) -> Operands:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{op.name} {case.name}".encode()))
+    return cast(Operands, op.make_inputs(case, generator))
+
+
+def in_fp64(value: object) -> object:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def memory_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Its elements and what lies between them, flat."""
+    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return torch.as_strided(tensor, (span if tensor.numel() else 0,), (1,), tensor.storage_offset())
+
+
+def recipe_of(kernel: Kernel, operands: Operands, parameters: Mapping[str, float]) -> Recipe:
+    sizes = OPS[kernel.ops[0]].bind(cast(tuple[Shaped | None, ...], operands))
+    assert kernel.takes(sizes, operands) is None
+    return kernel.recipe(CHIP, sizes, operands, parameters)
+
+
+def run(
+    kernel: Kernel, operands: Operands, parameters: Mapping[str, float], execute: Execute
+) -> torch.Tensor:
+    """What the kernel computes; an op that works in place changes its operand."""
+    op = OPS[kernel.ops[0]]
+    operands = tuple(in_slabs(value) if isinstance(value, Packed) else value for value in operands)
+    shape = op.output_shape(op.bind(cast(tuple[Shaped | None, ...], operands)))
+    out = torch.full(shape, torch.nan)
+    buffers = {
+        name: as_array(memory_of(tensor))
+        for name, tensor in buffers_of(op, operands, out).items()
+        if tensor is not None
+    }
+    outputs, updates = ((OUTPUT,), ()) if op.in_place is None else ((), (op.in_place,))
+    for plan in recipe_of(kernel, operands, parameters).plans:
+        assert plan.begins_early
+        execute(plan, buffers, outputs, updates=updates)
+    if op.in_place is None:
+        return out
+    return cast(torch.Tensor, operands[list(op.inputs).index(op.in_place)])
+
+
+def check(kernel: Kernel, operands: Operands, parameters: Mapping[str, float], execute: Execute) -> None:
+    op = OPS[kernel.ops[0]]
+    in_double = tuple(map(in_fp64, operands))
+    expected = op.reference(*in_double, **parameters)
+    bound = (kernel.tolerance or op.tolerance).bound(*in_double, **parameters)
+    got = run(kernel, operands, parameters, execute)
+    assert got.shape == expected.shape
+    # Not `error > bound`: NaN compares false with everything.
+    wrong = ~((got.double() - expected).abs() <= bound)
+    assert not wrong.any(), f"{int(wrong.sum())} of {wrong.numel()} elements outside of the tolerance"
+
+
+def as_part(tensor: torch.Tensor, margin: int) -> torch.Tensor:
+    """The same rows, neighbours in a wider matrix; `margin` elements on either side."""
+    if tensor.dim() < 2 or not tensor.is_floating_point():
+        return tensor
+    columns = tensor[0].numel()
+    wide = torch.full((len(tensor), columns + 2 * margin), 1e30)
+    part = wide[:, margin : margin + columns].view(tensor.shape)
+    return part.copy_(tensor)
+
+
+CASES = [
+    pytest.param(name, case, id=f"{name}: {case.name}") for name in ON_CARDS for case in cases_of(OPS[name])
+]
+
+
+def test_every_op_has_a_kernel_on_cards() -> None:
+    assert set(ON_CARDS) == set(OPS) - {"linear", "paged_attention"}
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_cases(name: str, case: Case, execute: Execute) -> None:
+    check(ON_CARDS[name], operands_of(OPS[name], case), case.parameters, execute)
+
+
+@pytest.mark.parametrize("margin", [4, 3])
+@pytest.mark.parametrize(("name", "case"), CASES)
+def test_parts_of_wider_tensors(name: str, case: Case, margin: int, execute: Execute) -> None:
+    operands = tuple(
+        as_part(value, margin)
+        if isinstance(value, torch.Tensor) and key not in ("cosine", "sine", "cache")
+        else value
+        for key, value in zip(OPS[name].inputs, operands_of(OPS[name], case), strict=True)
+    )
+    check(ON_CARDS[name], operands, case.parameters, execute)
+
+
+@pytest.mark.parametrize("tokens", [0, 2, 5, 17])
+@pytest.mark.parametrize("name", ON_CARDS)
+def test_numbers_of_tokens(name: str, tokens: int, execute: Execute) -> None:
+    case = OPS[name].cases[-1]
+    axis = "R" if name == "select_rows" else "T"
+    case = replace(case, axes={**case.axes, axis: tokens})
+    operands = operands_of(OPS[name], case)
+    if tokens == 0:
+        assert recipe_of(ON_CARDS[name], operands, case.parameters).steps == ()
+        return
+    check(ON_CARDS[name], operands, case.parameters, execute)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [64, 9])
+def test_parameters_in_half_precision(dtype: torch.dtype, size: int, execute: Execute) -> None:
+    generator = torch.Generator().manual_seed(size)
+    x, gain = torch.randn(3, size, generator=generator), torch.randn(size, generator=generator).to(dtype)
+    check(ON_CARDS["rms_norm"], (x, Dense(gain)), {"epsilon": 1e-6}, execute)
+    check(ON_CARDS["head_norm"], (x[:, None], Dense(gain)), {"epsilon": 1e-6}, execute)
+    table = Dense(torch.randn(7, size, generator=generator).to(dtype))
+    check(ON_CARDS["embedding"], (torch.tensor([6, 0, 3]), table), {}, execute)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_rows_of_packed_weights(name: str, execute: Execute) -> None:
+    """Two roundings of fp32: an inexact product, and the difference."""
+    form = FORMS[name]
+    unit = form.super_size or form.group_size
+    is_row = unit > SLAB and unit % SLAB != 0  # slabs hold such groups where a row has one alone
+    for columns in (unit,) if is_row else (unit, -(-1300 // unit) * unit):
+        table = random_packed(form, 27, columns, torch.Generator().manual_seed(columns))
+        indices = torch.tensor([26, 3, 3, 0, 17])
+        terms = Terms.of(table)
+        expected, magnitude = (torch.from_numpy(each)[indices] for each in (terms.weight, terms.magnitude))
+        if table.permutation is not None:
+            order = table.permutation.long().argsort()
+            expected, magnitude = expected[:, order], magnitude[:, order]
+        got = run(ON_CARDS["embedding"], (indices, table), {}, execute)
+        assert ((got.double() - expected).abs() <= 2 * FP32_ROUNDING * magnitude).all()
+
+
+def test_packed_weights_that_slabs_do_not_hold_are_left_to_others() -> None:
+    table = random_packed(FORMS["Q4_1"], 8, 64, torch.Generator())
+    operands = torch.tensor([0]), table
+    assert ON_CARDS["embedding"].takes({}, operands) is not None
+    assert ON_CARDS["embedding"].takes({}, (operands[0], cast(Slabbed, in_slabs(table)))) is None
+    assert ON_CARDS["embedding"].takes({}, (operands[0], Dense(torch.zeros(2, 2).double()))) is not None
+
+
+@pytest.mark.parametrize("head_dim", [16, 6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_rows_are_stored_as_the_cache_holds_them(dtype: torch.dtype, head_dim: int, execute: Execute) -> None:
+    """Head by head and page by page in memory; saturated in fp16, and nothing for negative slots."""
+    generator = torch.Generator().manual_seed(head_dim)
+    before = torch.randn(3, 2, 16, head_dim, generator=generator).to(dtype)
+    rows = torch.randn(5, 2, head_dim, generator=generator)
+    rows[1, 0, :5] = torch.tensor([7e4, -7e4, torch.inf, -torch.inf, torch.nan])
+    rows[1, 1, :3] = torch.tensor([65519.0, 2.0**-25, -0.0])
+    slots = torch.tensor([33, 0, -1, 15, 16])
+    expected = before.clone()
+    for row, slot in zip(rows, slots.tolist(), strict=True):
+        if slot >= 0:
+            largest = torch.finfo(dtype).max if dtype == torch.float16 else torch.inf
+            expected[slot // 16, :, slot % 16] = row.clamp(-largest, largest).to(dtype)
+    cache = before.clone().transpose(1, 2)
+    got = run(ON_CARDS["store_rows"], (rows, slots, cache), {}, execute)
+    torch.testing.assert_close(got, expected.transpose(1, 2), rtol=0, atol=0, equal_nan=True)
+
+
+def test_rows_of_norms_have_the_same_bits_beside_others(execute: Execute) -> None:
+    x, gain = torch.randn(7, 3584, generator=torch.Generator().manual_seed(0)), Dense(torch.ones(3584))
+    together = run(ON_CARDS["rms_norm"], (x, gain), {"epsilon": 1e-6}, execute)
+    alone = run(ON_CARDS["rms_norm"], (x[3:4], gain), {"epsilon": 1e-6}, execute)
+    assert torch.equal(together[3:4], alone)
+
+
+def test_rows_lie_in_one_piece() -> None:
+    x = torch.randn(8, 8).T
+    with pytest.raises(ShapeError, match="side by side"):
+        recipe_of(ON_CARDS["add"], (x, x), {})
