@@ -19,6 +19,8 @@ struct alignas(16) Chunk {
 };
 
 struct Shared {
+    Line line;
+    float values[CHUNK];  // of threads that have them; so that loops over them need not be unrolled
     uint64_t longs[WARPS];
     float floats[WARPS];
     int32_t integers[WARPS];
@@ -28,7 +30,7 @@ struct Shared {
     uint64_t rest;
 };
 
-// Logit `id` of a chunk at `item * THREADS + threadIdx.x`; beyond the vocabulary minus infinity.
+// A thread's logits of a chunk; beyond the vocabulary minus infinity.
 PASCALINE_INLINE void load_chunk(float (&values)[ITEMS], const float* logits, int chunk, int vocabulary) {
     const int first = chunk * CHUNK + threadIdx.x;
 #pragma unroll
@@ -36,6 +38,11 @@ PASCALINE_INLINE void load_chunk(float (&values)[ITEMS], const float* logits, in
         const int id = first + item * THREADS;
         values[item] = id < vocabulary ? load_fresh(logits + id) : bits_to_float(MINUS_INFINITY);
     }
+}
+
+PASCALINE_INLINE void keep_chunk(const float (&values)[ITEMS], Shared& shared) {
+#pragma unroll
+    for (int item = 0; item < ITEMS; item++) shared.values[item * THREADS + threadIdx.x] = bounded(values[item]);
 }
 
 // Which of the threads has `target` between the sum before it and its own; `rest` is what is left of it there.
@@ -53,12 +60,14 @@ PASCALINE_INLINE int find_thread(uint64_t mass, uint64_t target, Shared& shared,
 }
 
 // The token at which the sum of a chunk's weights first is above `target`.
-PASCALINE_INLINE int find_in_chunk(const float (&values)[ITEMS], int chunk, float most, Exponent exponent,
-                                   uint64_t target, Shared& shared) {
+PASCALINE_INLINE int find_in_chunk(int chunk, float most, uint64_t target, Shared& shared) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-#pragma unroll
+    const auto weight = [&](int item) {
+        return weight_of(shared.values[item * THREADS + threadIdx.x], most, shared.line.exponent);
+    };
+#pragma unroll 1  // each step has a lot of machine code
     for (int item = 0; item < ITEMS; item++) {
-        uint64_t mass = weight_of(bounded(values[item]), most, exponent);
+        uint64_t mass = weight(item);
 #pragma unroll
         for (int mask = 16; mask > 0; mask /= 2) mass += shuffle_xor(mass, mask);
         if (lane == 0) shared.segments[item * WARPS + warp] = mass;
@@ -67,17 +76,14 @@ PASCALINE_INLINE int find_in_chunk(const float (&values)[ITEMS], int chunk, floa
     static_assert(ITEMS * WARPS <= THREADS, "a thread for each segment");
     const uint64_t own = threadIdx.x < ITEMS * WARPS ? shared.segments[threadIdx.x] : 0;
     const int segment = find_thread(own, target, shared, target);
-    uint64_t mass = 0;
-#pragma unroll
-    for (int item = 0; item < ITEMS; item++) {
-        if (segment == item * WARPS + warp) mass = weight_of(bounded(values[item]), most, exponent);
-    }
+    const uint64_t mass = segment % WARPS == warp ? weight(segment / WARPS) : 0;
     return chunk * CHUNK + segment / WARPS * THREADS + find_thread(mass, target, shared, target);
 }
 
 // From all chunks of a line: a draw among the weights, which are of the sum's part first.
-PASCALINE_INLINE int draw_from_all(const Line& line, const Chunk& own, int chunks, float most, const float* logits,
-                                   int vocabulary, Shared& shared) {
+PASCALINE_INLINE int draw_from_all(const Chunk& own, int chunks, float most, const float* logits, int vocabulary,
+                                   Shared& shared) {
+    const Line& line = shared.line;
     const bool has_chunk = int(threadIdx.x) < chunks;
     const uint64_t scale = has_chunk ? weight_of(own.most, most, line.exponent) : 0;
     bool is_cut;
@@ -97,8 +103,8 @@ PASCALINE_INLINE int draw_from_all(const Line& line, const Chunk& own, int chunk
     const float chunk_most = shared.floats[0];
     float values[ITEMS];
     load_chunk(values, logits, chunk, vocabulary);
-    __syncthreads();
-    return find_in_chunk(values, chunk, chunk_most, line.exponent, target, shared);
+    keep_chunk(values, shared);
+    return find_in_chunk(chunk, chunk_most, target, shared);
 }
 
 // lines: of the launch; ids (rows,), choices (rows,), ranges (lines,). Scratch: found (lines, chunks), arrivals
@@ -111,7 +117,9 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     let_next_launch_begin();
     wait_for_launches_before();
     const int chunks = gridDim.x, chunk = blockIdx.x;
-    const Line line = load_line(lines, blockIdx.y);
+    if (threadIdx.x == 0) shared.line = load_line(lines, blockIdx.y);
+    __syncthreads();
+    const Line& line = shared.line;
     const float* const row = logits_of(line, logits, shaped, vocabulary, stride);
     float values[ITEMS];
     load_chunk(values, row, chunk, vocabulary);
@@ -134,8 +142,11 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     const float most = logit_at(first);
     uint64_t mass = 0;
     if (line.way == FROM_ALL) {
-#pragma unroll
-        for (int item = 0; item < ITEMS; item++) mass += weight_of(bounded(values[item]), most, line.exponent);
+        keep_chunk(values, shared);
+#pragma unroll 1
+        for (int item = 0; item < ITEMS; item++) {
+            mass += weight_of(shared.values[item * THREADS + threadIdx.x], most, line.exponent);
+        }
         mass = over_block<SumOfValues>(mass, shared.longs);
     }
     Chunk own = {first, mass, least, most, any_infinity, 0};
@@ -158,7 +169,7 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     const float line_most = logit_at(first);
     int token = int(uint32_t(first));
     if (line.way == FROM_ALL && line_most >= -LARGEST) {
-        token = draw_from_all(line, own, chunks, line_most, row, vocabulary, shared);
+        token = draw_from_all(own, chunks, line_most, row, vocabulary, shared);
     }
     if (threadIdx.x != 0) return;
     ranges[blockIdx.y] = {least, line_most};

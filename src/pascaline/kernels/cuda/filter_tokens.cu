@@ -23,10 +23,14 @@ struct Report {
 
 struct Shared {
     union {
-        BlockBins bins;
+        struct {
+            BlockBins bins;
+            float values[CHUNK];  // of threads that have them; so that the loop over them need not be unrolled
+        };
         SelectionMemory selection;
     };
     uint64_t longs[WARPS];
+    uint64_t kept_mass;  // of all tokens that min-p leaves
     Line line;
     Job job;
     uint32_t arrived;
@@ -40,18 +44,18 @@ PASCALINE_INLINE float round_up(double value) {
     return bits_to_float(bits & 0x80000000u ? bits - 1 : bits + 1);
 }
 
-// The token that a line with filters is given, `kept_mass` of those that min-p leaves; or, with `reported` tokens to
-// report, the last of these.
-PASCALINE_INLINE Found select(const Line& line, Selection& selection, uint64_t kept_mass, bool is_report,
-                              uint32_t reported) {
+// The token that a line with filters is given, `kept_mass` being that of those that min-p leaves; or the last of those to
+// report.
+PASCALINE_INLINE Found select(const Line& line, Selection& selection, const uint64_t& kept_mass, const Job& job) {
     constexpr int RANK = 0, TOP_P = 1, DRAW = 2;
+    const bool is_report = job.report >= 0;
     Found found = {0, selection.mass()};
 #pragma unroll 1  // one copy of the machine code that finds
     for (int step = RANK; step <= (is_report ? RANK : DRAW); step++) {
         uint64_t target = 0;
         bool is_cut;
         if (step == RANK) {
-            const uint32_t wanted = is_report ? reported : uint32_t(line.top_k);
+            const uint32_t wanted = is_report ? job.reported : line.top_k;
             if (wanted == 0 || (!is_report && wanted >= selection.count())) continue;
             target = wanted - 1;
         } else if (step == TOP_P) {
@@ -69,7 +73,7 @@ PASCALINE_INLINE Found select(const Line& line, Selection& selection, uint64_t k
 
 // jobs: of the launch; ranges (lines,) are those of choose_tokens. Writes ids and choices of rows with filters, and the
 // reports of jobs that have one. Scratch, zero before and after: all_bins (jobs,), arrivals (jobs,).
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped, const Line* __restrict__ lines,
               const Job* __restrict__ jobs, const Range* __restrict__ ranges, int64_t* __restrict__ ids,
               Choice* __restrict__ choices, Report* __restrict__ reports, Bins* __restrict__ all_bins,
@@ -91,19 +95,23 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
                         is_report ? OF_TEMPERATURE_ONE : line.exponent, is_report);
     const float least_kept = round_up(double(tokens.most) - line.min_p_distance);
 
-    float values[ITEMS];
     const int first = blockIdx.x * CHUNK + threadIdx.x;
+    {
+        float values[ITEMS];
 #pragma unroll
-    for (int item = 0; item < ITEMS; item++) {
-        const int id = first + item * THREADS;
-        values[item] = id < vocabulary ? load_fresh(tokens.logits + id) : 0.0f;
+        for (int item = 0; item < ITEMS; item++) {
+            const int id = first + item * THREADS;
+            values[item] = id < vocabulary ? load_fresh(tokens.logits + id) : 0.0f;
+        }
+#pragma unroll
+        for (int item = 0; item < ITEMS; item++) shared.values[item * THREADS + threadIdx.x] = bounded(values[item]);
     }
     shared.bins.clear();
     uint64_t kept_mass = 0;
     uint32_t weightless = 0;  // mostly many in one bin: added to it at once
-#pragma unroll
+#pragma unroll 1
     for (int item = 0; item < ITEMS; item++) {
-        const float logit = bounded(values[item]);
+        const float logit = shared.values[item * THREADS + threadIdx.x];
         if (first + item * THREADS >= vocabulary || !tokens.has(logit)) continue;
         const uint64_t weight = tokens.weight(logit);
         const int bin = tokens.bin(logit);
@@ -128,21 +136,22 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
 
     const uint64_t bin_mass = load_fresh(&bins.masses[bin]);
     const uint32_t bin_count = load_fresh(&bins.counts[bin]);
-    kept_mass = load_fresh(&bins.kept_mass);
+    if (bin == 0) shared.kept_mass = load_fresh(&bins.kept_mass);
     __syncthreads();
     bins.masses[bin] = 0;
     bins.counts[bin] = 0;
     if (bin == 0) bins.kept_mass = 0;
     Selection selection(tokens, bin_mass, bin_count, shared.selection);
     if (!is_report && selection.mass() == 0) return;  // nothing but minus infinity: choose_tokens has chosen
-    const uint32_t reported = LeastValue::of(uint32_t(job.reported), selection.count());
-    const Found found = select(line, selection, kept_mass, is_report, reported);
+    if (bin == 0) shared.job.reported = LeastValue::of(job.reported, int32_t(selection.count()));
+    __syncthreads();
+    const Found found = select(line, selection, shared.kept_mass, job);
     if (is_report) {
         Report& report = reports[job.report];
-        const uint32_t number = threadIdx.x;
+        const int number = threadIdx.x;
         if (number == 0) report.mass = selection.mass();
         if (number >= MOST_REPORTED) return;
-        const uint64_t place = number < reported ? selection.place(number) : ~uint64_t(0);
+        const uint64_t place = number < job.reported ? selection.place(number) : ~uint64_t(0);
         report.ids[number] = int32_t(uint32_t(place));
         report.logits[number] = logit_at(place);
     } else if (threadIdx.x == 0) {

@@ -8,6 +8,7 @@ from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
 from pascaline.kernels.cuda.gather_rows import plan_gather_packed, plan_gather_rows
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
+from pascaline.kernels.cuda.sampling import plan_choose_tokens, plan_filter_tokens, plan_shape_logits
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
 from pascaline.weights.slabbed import SlabbedForm
@@ -52,5 +53,8 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "elementwise gelu_and_mul": plan_elementwise(
         Operation.GELU_AND_MUL, _GATED, _GATED, names=("gate", "up", "y")
     ),
+    "shape_logits": plan_shape_logits(_ROWS, _VOCABULARY, _VOCABULARY),
+    "choose_tokens": plan_choose_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
+    "filter_tokens": plan_filter_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
 }
 """By names that begin with the kernel's."""

@@ -4,7 +4,6 @@
 
 constexpr int WARPS = 32, THREADS = 32 * WARPS;
 constexpr int BINS = THREADS;  // a thread for each
-constexpr int UNROLLED = 8;
 
 struct Bins {
     uint64_t masses[BINS];
@@ -54,18 +53,19 @@ struct Tokens {
     }
     PASCALINE_INLINE uint64_t weight(float logit) const { return weight_of(logit, most, exponent); }
 
-    // Calls visit(logit, id) for all tokens of the line that count.
-    template <typename Visit>
+    // Calls visit(logit, id) for all tokens of the line that count; a thread loads AT_ONCE of them.
+    template <int AT_ONCE, typename Visit>
     PASCALINE_INLINE void visit_all(Visit visit) const {
-        for (int first = threadIdx.x; first < vocabulary; first += UNROLLED * THREADS) {
-            float values[UNROLLED];
+#pragma unroll 1
+        for (int first = threadIdx.x; first < vocabulary; first += AT_ONCE * THREADS) {
+            float values[AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < UNROLLED; i++) {
+            for (int i = 0; i < AT_ONCE; i++) {
                 const int id = first + i * THREADS;
                 values[i] = id < vocabulary ? load_fresh(logits + id) : 0.0f;
             }
 #pragma unroll
-            for (int i = 0; i < UNROLLED; i++) {
+            for (int i = 0; i < AT_ONCE; i++) {
                 const int id = first + i * THREADS;
                 const float logit = bounded(values[i]);
                 if (id < vocabulary && has(logit)) visit(logit, id);

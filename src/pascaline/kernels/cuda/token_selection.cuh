@@ -116,7 +116,7 @@ class Selection {
     PASCALINE_INLINE void pick_part(bool is_by_rank, uint64_t target) {
         const Interval& whole = memory.interval;
         uint64_t first = ~uint64_t(0), last = 0;
-        tokens.visit_all([&](float logit, int id) {
+        tokens.visit_all<4>([&](float logit, int id) {
             const uint64_t place = place_of(logit, id);
             if (tokens.bin(logit) != whole.bin || !is_within(place, whole)) return;
             first = LeastValue::of(first, place);
@@ -127,7 +127,7 @@ class Selection {
         int shift = 0;
         while ((last - first) >> shift >= BINS) shift++;
         memory.parts.clear();
-        tokens.visit_all([&](float logit, int id) {
+        tokens.visit_all<4>([&](float logit, int id) {
             const uint64_t place = place_of(logit, id);
             if (tokens.bin(logit) != whole.bin || !is_within(place, whole)) return;
             memory.parts.add(int((place - first) >> shift), tokens.weight(logit));
@@ -161,7 +161,7 @@ class Selection {
             memory.cursor = 0;
         }
         __syncthreads();
-        tokens.visit_all([&](float logit, int id) {
+        tokens.visit_all<8>([&](float logit, int id) {
             const int bin = tokens.bin(logit);
             if (bin > interval.bin || (bin < interval.bin && !is_from_first)) return;
             const uint64_t place = place_of(logit, id);
