@@ -1,12 +1,14 @@
-"""Random rows of logits and sequences, for the samplers' tests."""
+"""Random rows of logits and sequences for the samplers' tests, and what choices must have in common."""
 
 from __future__ import annotations
 
 import math
 import random
 
+import pytest
 import torch
 
+from pascaline.engine.sampler import Sampled
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from pascaline.engine.sequence import Sequence
 
@@ -26,7 +28,7 @@ def random_params(shuffle: random.Random, vocabulary: int) -> SamplingParams:
 
 
 def random_logits(shuffle: random.Random, rows: int, vocabulary: int) -> torch.Tensor:
-    """(rows, vocabulary): of any spread, some with ties, some mostly minus infinity, some with few that are likely."""
+    """(rows, vocabulary): of any spread; some tied, some mostly −infinity, some with few that are likely."""
     generator = torch.Generator().manual_seed(shuffle.randrange(2**31))
     logits = torch.randn(rows, vocabulary, generator=generator) * shuffle.choice([0.01, 1.0, 4.0, 30.0])
     kind = shuffle.randrange(5)
@@ -52,3 +54,17 @@ def random_sequences(shuffle: random.Random, rows: int, vocabulary: int) -> list
             sequence.append(shuffle.randrange(vocabulary))
         sequences.append(sequence)
     return sequences
+
+
+def compare_sampled(ours: list[Sampled], theirs: list[Sampled], sequences: list[Sequence]) -> None:
+    """Tokens are the same, log-probabilities within fp32's rounding."""
+    for row, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert (mine.token_id, mine.is_finite) == (other.token_id, True), (row, sequences[row].params)
+        assert (mine.logprob is None) == (other.logprob is None)
+        if mine.top_logprobs is None or other.top_logprobs is None:
+            continue
+        assert mine.logprob == pytest.approx(other.logprob, abs=2e-5, rel=1e-6)
+        values = [value for _, value in other.top_logprobs]
+        assert [value for _, value in mine.top_logprobs] == pytest.approx(values, abs=2e-5, rel=1e-6)
+        # Equals come in the order of their ids.
+        assert mine.top_logprobs == sorted(mine.top_logprobs, key=lambda pair: (-pair[1], pair[0]))

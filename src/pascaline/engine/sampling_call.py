@@ -40,9 +40,7 @@ class SamplingCall:
     @property
     def packed(self) -> bytes:
         """All arrays one after the other, in the order of the fields; each has multiples of 16 bytes."""
-        return b"".join(
-            array.tobytes() for array in (self.lines, self.jobs, self.shaped_rows, self.changes)
-        )
+        return b"".join(array.tobytes() for array in (self.lines, self.jobs, self.shaped_rows, self.changes))
 
 
 class CallMaker:
@@ -114,7 +112,7 @@ class CallMaker:
 def results_of(
     sequences: list[Sequence], vocabulary: int, choices: Array, reports: Iterable[Array]
 ) -> list[Sampled]:
-    """What a call has given: `choices` one a sequence, and `reports` of those that wanted log-probabilities."""
+    """What a call has given: `choices` one a sequence, `reports` of those that wanted log-probabilities."""
     remaining = iter(reports)
     results: list[Sampled] = []
     for sequence, (token, is_finite, logit, most) in zip(sequences, choices.tolist(), strict=True):

@@ -1,9 +1,10 @@
 """Launches of shape_logits.cu, choose_tokens.cu and filter_tokens.cu: from logits to tokens.
 
-What is chosen is that of `engine.sampler.sample`, but for draws within a rounding of two tokens' border. Weights
-are integers: of 2⁴³ for the largest logit, each off by no more than 2⁻²⁹ of itself and by 1. A draw may thus fall to
-a token's neighbour in the order of drawing where it lies within 2⁻²⁸ + V · 2⁻⁴³ of their border, as a share of the sum
-that is drawn from; likewise top-p's end. Tokens whose weight is below 2⁻⁴⁴ of the largest are never drawn.
+What is chosen is that of `engine.sampler.sample`, but for draws within a rounding of two tokens' border.
+Weights are integers, 2⁴³ for the largest logit, each off by no more than 2⁻²⁹ of itself and by 1. A draw may
+thus fall to a token's neighbour in the order of drawing where it lies within 2⁻²⁸ + V · 2⁻⁴³ of their border,
+as a share of the sum that is drawn from; likewise top-p's end. Tokens that weigh less than 2⁻⁴⁴ of the most
+likely are never drawn; logits are told apart by fp32's bits where fp64 rounds their likelihoods to equals.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SHAPED_ROW = numpy.dtype([("row", "i4"), ("first", "i4"), ("count", "i4"), ("rep
 """A row to shape, and which of all changes are its."""
 
 CHANGE = numpy.dtype([("id", "i4"), ("is_seen", "i4"), ("subtracted", "f4"), ("added", "f4")])
-"""Of one token's logit: the penalty of repetition if it was seen, then what is subtracted and what is added."""
+"""Of a token's logit: the penalty of repetition if it was seen, then what is subtracted and what is added."""
 
 LINE = numpy.dtype(
     [
@@ -41,9 +42,9 @@ LINE = numpy.dtype(
 )
 """A row of logits of which something is wanted, as sampling_line.cuh has it.
 
-`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `min_p_distance` is how far below the largest logit tokens
-may be, infinite for all; `exponent` log₂e / temperature as a sum of two; `row` that of the model's logits, `shaped`
-the row of shaped logits, −1 for the model's own.
+`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `min_p_distance` is how far below the largest logit
+tokens may be, infinite for all; `exponent` log₂e / temperature as a sum of two; `row` that of the model's
+logits, `shaped` the row of shaped logits, −1 for the model's own.
 """
 
 JOB = numpy.dtype([("line", "i4"), ("report", "i4"), ("reported", "i4"), ("unused", "i4")])
@@ -64,7 +65,7 @@ MOST_TOKENS = _MOST_CHUNKS * _CHUNK
 
 
 def plan_shape_logits(rows: int, vocabulary: int, stride: int) -> LaunchPlan:
-    """Buffers: "logits", "shaped_rows" (rows,) SHAPED_ROW, "changes" CHANGE, "shaped" (rows, vocabulary) fp32.
+    """Buffers: "logits", "shaped_rows" (rows,) SHAPED_ROW, "changes" CHANGE, "shaped" (rows, V) fp32.
 
     Raises
     ------
@@ -83,8 +84,8 @@ def plan_shape_logits(rows: int, vocabulary: int, stride: int) -> LaunchPlan:
 def plan_choose_tokens(lines: int, vocabulary: int, stride: int) -> LaunchPlan:
     """Tokens of all lines but those with filters.
 
-    Buffers: "logits" fp32, `stride` numbers a row, "shaped", "lines" (lines,) LINE; "ids" int64 and "choices" CHOICE,
-    one a row of the model's, and "ranges" (lines, 2) fp32 for `plan_filter_tokens`.
+    Buffers: "logits" fp32, `stride` numbers a row, "shaped", "lines" (lines,) LINE; "ids" int64 and "choices"
+    CHOICE, one a row of the model's, and "ranges" (lines, 2) fp32 for `plan_filter_tokens`.
     """
     _check(lines, vocabulary)
     chunks = -(-vocabulary // _CHUNK)
@@ -115,7 +116,8 @@ def plan_filter_tokens(jobs: int, vocabulary: int, stride: int) -> LaunchPlan:
         grid=(-(-vocabulary // _FILTERED_CHUNK), jobs, 1),
         block=(1024, 1, 1),
         arguments=(
-            *("logits", "shaped", "lines", "jobs", "ranges", "ids", "choices", "reports", "all_bins", "arrivals"),
+            *("logits", "shaped", "lines", "jobs", "ranges", "ids", "choices", "reports"),
+            *("all_bins", "arrivals"),
             *map(Integer, (vocabulary, stride)),
         ),
         scratch={
