@@ -16,7 +16,7 @@ from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, geometries
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
 CHIP = ChipLimits((9, 0), 4, 227 << 10)
-SMALL = PrefillGeometry(2, 1, 32, 2)
+SMALL = PrefillGeometry(2, 1, 32, 2, 1)
 LONG = 70
 CASES = (
     AttentionCase(((9, 9),)),
@@ -34,10 +34,10 @@ CASES = (
 )
 TYPES = (torch.bfloat16, torch.int8)
 GEOMETRIES = (
-    PrefillGeometry(4, 2, 64, 4),
-    PrefillGeometry(4, 2, 64, 2),
-    PrefillGeometry(8, 1, 32, 4),
-    PrefillGeometry(1, 1, 64, 2),
+    PrefillGeometry(4, 2, 64, 4, 2),
+    PrefillGeometry(8, 2, 64, 2, 1),
+    PrefillGeometry(8, 1, 32, 4, 2),
+    PrefillGeometry(1, 1, 64, 2, 3),
     SMALL,
 )
 
@@ -50,9 +50,11 @@ def _compare(case: AttentionCase, operands: AttentionOperands, keys_at_once: int
     compare(y[rows], expected[rows].numpy(), bound[rows].numpy())
 
 
-def _check(case: AttentionCase, geometry: PrefillGeometry | None, execute: Execute) -> None:
+def _check(
+    case: AttentionCase, geometry: PrefillGeometry | None, execute: Execute, chip: ChipLimits = CHIP
+) -> None:
     operands = make_attention(case)
-    plan = plan_attention_prefill(case.call, CHIP, geometry)
+    plan = plan_attention_prefill(case.call, chip, geometry)
     execute(plan, operands.buffers, ("y",))
     assert isinstance(plan.geometry, PrefillGeometry)
     _compare(case, operands, plan.geometry.tile_tokens)
@@ -92,6 +94,25 @@ def test_many_sequences(execute: Execute) -> None:
     _check(AttentionCase(tuple(sequences), 2, 1, 16), SMALL, execute)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        AttentionCase(((33, 1000), (2, 2), (1 + 1, 300)), 2, 1, 32),
+        AttentionCase(((40, 1300),), 3, 1, 16, window=900),
+        AttentionCase(((5, 530), (9, 700)), 2, 2, 16, torch.int8, softcap=5.0),
+        AttentionCase(((20, 511), (20, 512)), 2, 1, 64, torch.bfloat16),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("multiprocessors", [20, 200])
+def test_shared_tiles(case: AttentionCase, multiprocessors: int, execute: Execute) -> None:
+    """Some tiles have as many shares as the launch allows, and others less, or none."""
+    chip = replace(CHIP, multiprocessors=multiprocessors)
+    plan = plan_attention_prefill(case.call, chip, SMALL)
+    assert plan.scratch
+    _check(case, SMALL, execute, chip)
+
+
 def test_sequences_of_one_new_token_are_left() -> None:
     """Their rows are not written, and all others are."""
     case = AttentionCase(((1, 30), (6, 6), (1, 1), (1, 47), (5, 40), (1, 9)))
@@ -125,6 +146,7 @@ def test_geometries_fit_their_chip(head_dim: int, kibibytes: int) -> None:
     call = replace(CASES[0].call, head_dim=head_dim, query_stride=4 * head_dim)
     found = list(geometries(call, chip))
     assert found
+    assert found[0].block_rows >= 64
     for geometry in found:
         assert geometry.shared_bytes(call) + 1024 <= (kibibytes + 1 << 10) // geometry.blocks_together(
             call, chip
