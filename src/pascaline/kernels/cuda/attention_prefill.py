@@ -29,6 +29,8 @@ _LEAST_CAPABILITY = (8, 0)
 _MOST_DIM, _DIM_STEP = 256, 16
 _MOST_DIM_OF_TWO_TILES = 128
 """Up to here a warp has registers for the sums of 32 rows."""
+_WARPGROUP_DIMS = (64, 128)
+"""Heads whose queries and sums a warp of 16 rows has registers for."""
 _MOST_SHARES = 32
 _STATIC_SHARED_BYTES = 64
 _RESERVED_SHARED_BYTES = 1 << 10
@@ -97,12 +99,12 @@ def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometr
     row_tiles = 2 if call.head_dim <= _MOST_DIM_OF_TWO_TILES else 1
     has_warpgroups = (
         chip.compute_capability == WGMMA_CAPABILITY
-        and call.head_dim % 64 == 0
+        and call.head_dim in _WARPGROUP_DIMS
         and call.cache_dtype != torch.int8
     )
-    wide = PrefillGeometry(8, 1, 64, 3, 1, by_warpgroups=True), PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    by_warpgroups = (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if has_warpgroups else ()
     for geometry in (
-        *(wide if has_warpgroups else ()),
+        *by_warpgroups,
         PrefillGeometry(4, row_tiles, 32, 4, 2),
         PrefillGeometry(8, row_tiles, 32, 2, 1),
         PrefillGeometry(4, row_tiles, 32, 2, 1),
