@@ -143,7 +143,8 @@ def _attention(chip: ChipLimits) -> Iterator[Audited]:
     for name, call in cases[: None if chip.compute_capability in _WHOLE else 2]:
         plan = plan_attention_prefill(call, chip)
         is_wide = plan.specialisation.entry == "attention_wgmma"
-        expected = MachineCodeExpectation("HGMMA" if is_wide else "HMMA", 0.0 if is_wide else 0.08)
+        # Of 64 products an instruction there are fewer than of fp32, which bring shares together.
+        expected = MachineCodeExpectation() if is_wide else MachineCodeExpectation("HMMA", 0.08)
         yield Audited(f"attention_prefill {name}", plan, expected)
 
 
