@@ -38,6 +38,7 @@ SINCE = {
     "linear_tile": "6.1",
     "order_input": "7.0",
     "quantise_input": "6.1",
+    "scale_back": "7.0",
     "scale_rows": "7.0",
 }
 """The first chip of each kernel that is not for all."""
