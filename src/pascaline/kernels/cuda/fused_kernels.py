@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 
@@ -163,7 +164,7 @@ def of_quantised(kernel: Kernel, plan: LaunchPlan, form: InputForm, sizes: tuple
         buffers: dict[str, torch.Tensor | None] = {
             **weight.buffers,
             **quantised_parts(quantised, *sizes, form.planes),
-            "bias": None if bias is None else aligned(bias),
+            "bias": cast(torch.Tensor | None, aligned(bias)),
             OUTPUT: out,
         }
         key = (name, *sizes, *likeness_of((weight, bias)))
