@@ -98,10 +98,10 @@ class CallMaker:
         counts = sequence.output_counts if params.presence_penalty or params.frequency_penalty else {}
         counted, times = _of_mapping(counts.items(), numpy.float32)
         biased, biases = _of_mapping(params.logit_bias.items(), numpy.float32)
-        ids = numpy.unique(numpy.concatenate([seen, counted, biased]))
+        ids = _with(_with(seen, counted), biased)
         changes = numpy.zeros(len(ids), sampling.CHANGE)
         changes["id"] = ids
-        changes["is_seen"][numpy.searchsorted(ids, seen)] = 1
+        changes["is_seen"][numpy.searchsorted(ids, seen) if len(ids) > len(seen) else slice(None)] = 1
         changes["subtracted"][numpy.searchsorted(ids, counted)] = times * numpy.float32(
             params.frequency_penalty
         ) + numpy.float32(params.presence_penalty)
@@ -186,6 +186,13 @@ class _Seen:
             self._ids = numpy.union1d(self._ids, fresh)
             self._length = len(tokens)
         return self._ids
+
+
+def _with(ids: Array, others: Array) -> Array:
+    """Both, in order; `ids` are, and are many."""
+    known = numpy.append(ids, -1)[numpy.searchsorted(ids, others)] == others
+    # PERF: mostly all are known; a union sorts.
+    return ids if known.all() else numpy.union1d(ids, others[~known])
 
 
 def _of_mapping(items: Iterable[tuple[int, float]], dtype: type[numpy.float32]) -> tuple[Array, Array]:
