@@ -87,7 +87,7 @@ class CardSampler:
                 logits = logits.contiguous()
             slot.event.synchronize()
             self._upload(call, slot)
-            self._launch(call, logits)
+            self.launch_kernels(call, logits)
             used = self._choice_bytes + call.reports * REPORT.itemsize
             if not call.reports:
                 used = len(sequences) * CHOICE.itemsize
@@ -107,7 +107,8 @@ class CardSampler:
         self._inputs[: len(packed)].copy_(slot.inputs[: len(packed)], non_blocking=True)
         self._uploaded = packed
 
-    def _launch(self, call: SamplingCall, logits: torch.Tensor) -> None:
+    def launch_kernels(self, call: SamplingCall, logits: torch.Tensor) -> None:
+        """What `launch` does with the last call's arrays, which are on the card; may be captured."""
         lines, jobs, shaped_rows = len(call.lines), len(call.jobs), len(call.shaped_rows)
         vocabulary, stride = self._vocab_size, logits.stride(0)
         if shaped_rows * vocabulary > len(self._shaped):
