@@ -19,14 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from harness.json_lines import WorkerError
-from harness.machine import RESULTS, now
+from harness.machine import card_result_path
 from linears import report
 from linears.cases import DENSE, DENSE_ROWS, FORMATS, LARGE_SHAPES, ROWS, SHAPES
 from linears.session import Session
@@ -65,7 +64,8 @@ def main() -> int:
     finally:
         found["wall_s"] = round(time.monotonic() - began, 1)
         if "card" in found:
-            output = given.output or _default_output(found["card"]["gpu"])
+            name = "cuda-linears-sweep" if given.sweep else "cuda-linears"
+            output = given.output or card_result_path(found["card"]["gpu"], name)
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             print(f"{found['wall_s']} s; figures in {output}")
@@ -92,12 +92,6 @@ def _standard(session: Session, given: argparse.Namespace, found: dict[str, Any]
             if shape in LARGE_SHAPES:
                 found["formats"] += [session.format(shape, each) for each in given.formats or FORMATS]
         print(report.formats_table(found["formats"]), flush=True)
-
-
-def _default_output(gpu: str) -> Path:
-    machine = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    case = "cuda-linears-sweep" if "--sweep" in sys.argv else "cuda-linears"
-    return RESULTS / machine / f"{now()[:10]}-{case}.json"
 
 
 def _arguments() -> argparse.Namespace:

@@ -27,8 +27,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
+from harness.card_session import PoisonedError
 from linears.cases import MOST_ERROR
-from linears.measure import Case, PoisonedError
+from linears.measure import Case
 from linears.our_recipes import recipes
 from linears.our_ways import WeightCopies, our_way
 from linears.weights import log_normal_inputs

@@ -96,7 +96,16 @@ def write_result(record: RunRecord, cpu: Cpu, case: str) -> Path:
 
 def result_path(cpu: Cpu, created: str, case: str) -> Path:
     """results/<machine>/<date>-<case>.json, its folder made; the day's latest run stays."""
-    machine = re.sub(r"[^a-z0-9]+", "-", cpu.name.lower()).strip("-")
+    return _result_path(cpu.name, created, case)
+
+
+def card_result_path(gpu: str, case: str) -> Path:
+    """As `result_path`, of what is measured on a card today."""
+    return _result_path(gpu, now(), case)
+
+
+def _result_path(name: str, created: str, case: str) -> Path:
+    machine = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     day = created[: len("2000-01-31")]
     path = RESULTS / machine / f"{day}-{case}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

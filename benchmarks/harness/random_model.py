@@ -29,7 +29,7 @@ _CHUNK_ROWS = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a Qwen2 model with tied embeddings. Source of the defaults: Qwen2.5-1.5B's config.json."""
+    """Of a Qwen2 model. Source of the defaults: Qwen2.5-1.5B's config.json."""
 
     hidden: int = 1536
     intermediate: int = 8960
@@ -40,6 +40,7 @@ class Shape:
     positions: int = 32768
     rope_theta: float = 1e6
     epsilon: float = 1e-6
+    is_tied: bool = True  # whether the embeddings are the head too
 
     @property
     def key_value(self) -> int:
@@ -71,7 +72,7 @@ class Shape:
             "rope_theta": self.rope_theta,
             "rms_norm_eps": self.epsilon,
             "hidden_act": "silu",
-            "tie_word_embeddings": True,
+            "tie_word_embeddings": self.is_tied,
             "torch_dtype": "float16",
             "quantization_config": {
                 "quant_method": "gptq",
@@ -83,6 +84,34 @@ class Shape:
         }
 
 
+QWEN_7B = Shape(3584, 18944, 28, 28, 4, 152064, is_tied=False)  # Qwen2.5-7B-Instruct's config.json
+
+
+def new_writer(shape: Shape, target: Path) -> gguf.GGUFWriter:
+    """A GGUF of such a model in Q4_0, without a tokenizer, that has no tensors yet."""
+    writer = gguf.GGUFWriter(target, "qwen2")
+    writer.add_context_length(shape.positions)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.intermediate)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.key_value_heads)
+    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_layer_norm_rms_eps(shape.epsilon)
+    writer.add_vocab_size(shape.vocab)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+    writer.add_tokenizer_model("no_vocab")
+    return writer
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write the file."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 class TwoFiles:
     """Collects each tensor in both spellings, then writes both models."""
 
@@ -90,18 +119,7 @@ class TwoFiles:
         self._shape = shape
         self._random = numpy.random.default_rng(0)
         self._folder: dict[str, NDArray[numpy.generic]] = {}
-        self._gguf = writer = gguf.GGUFWriter(target, "qwen2")
-        writer.add_context_length(shape.positions)
-        writer.add_embedding_length(shape.hidden)
-        writer.add_block_count(shape.layers)
-        writer.add_feed_forward_length(shape.intermediate)
-        writer.add_head_count(shape.heads)
-        writer.add_head_count_kv(shape.key_value_heads)
-        writer.add_rope_freq_base(shape.rope_theta)
-        writer.add_layer_norm_rms_eps(shape.epsilon)
-        writer.add_vocab_size(shape.vocab)
-        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
-        writer.add_tokenizer_model("no_vocab")
+        self._gguf = new_writer(shape, target)
 
     def add_vector(self, name: str, gguf_name: str, mean: float, deviation: float, size: int) -> None:
         """A norm's gains or a bias: what fp16 holds, in fp16 and in fp32."""
@@ -145,10 +163,7 @@ class TwoFiles:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._folder, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps(self._shape.hf_config(), indent=2) + "\n")
-        self._gguf.write_header_to_file()
-        self._gguf.write_kv_data_to_file()
-        self._gguf.write_tensors_to_file()
-        self._gguf.close()
+        finish(self._gguf)
 
 
 def write_both(shape: Shape, target: Path) -> None:

@@ -8,21 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from harness.card_session import PoisonedError
 
 from linears.cases import MOST_ERROR_TIMED
 from linears.graph_timer import time_in_turns
 from linears.way import Way, relative_error
 
 Maker = Callable[[], Way]
-
-
-class PoisonedError(Exception):
-    """The card's context is lost: what follows would fail whatever it is. `culprit` is the way's name."""
-
-    def __init__(self, culprit: str, reason: str) -> None:
-        super().__init__(f"{culprit}: {reason}")
-        self.culprit = culprit
-        self.reason = reason
 
 
 class Case:

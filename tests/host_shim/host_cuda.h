@@ -87,3 +87,7 @@ PASCALINE_INLINE unsigned atomicInc(unsigned* address, unsigned last) {
 // It ends at a page that cannot be touched.
 #define DYNAMIC_SHARED(type, name) \
     type* const name = reinterpret_cast<type*>(host::shared_end - host::dynamic_shared_bytes)
+
+// What only some kernels use; it needs all of the above.
+#include "host_fragments.h"
+#include "host_transpose.h"

@@ -136,7 +136,7 @@ def test_what_a_cache_of_fp16_costs(case: Case) -> None:
     expected, bound = in_fp64(case, query, keys, values, *rest)
     window = int(case.parameters.get("window", 0))
     exact = (query.double(), keys.double(), values.double(), rest[0], rest[1], rest[2])
-    for token, key, value in paged_attention._per_token(*exact, window=window):
+    for token, key, value in paged_attention.per_token(*exact, window=window):
         scores = torch.einsum("hd,jhd->hj", query[token].double(), key) * case.parameters["scale"]
         size = torch.einsum("hd,jhd->hj", query[token].abs().double(), key.abs()) * case.parameters["scale"]
         weights = scores.softmax(-1)

@@ -85,9 +85,9 @@ class Launcher:
         kernel = self._policy.decide(op, sizes, inputs).kernel
         return kernel.recipe(self._policy.chip, sizes, inputs, parameters)
 
-    def kernel_of(self, op: Op) -> Kernel:
-        """What the policy chooses for an op whatever its sizes."""
-        return self._policy.decide(op, {}).kernel
+    def kernel_of(self, op: Op, *inputs: Shaped | None) -> Kernel:
+        """What the policy chooses for an op of such operands, or whatever its sizes."""
+        return self._policy.decide(op, op.bind(inputs) if inputs else {}, inputs).kernel
 
     def _prepare(
         self, key: ShapeKey, op: Op, path: str, inputs: tuple[Shaped | None, ...]

@@ -24,7 +24,7 @@ from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, su
 from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS
 
 
-def _per_token(
+def per_token(
     query: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
@@ -50,7 +50,7 @@ def reference(
     query: torch.Tensor, *rest: torch.Tensor, scale: float, window: int = 0, softcap: float = 0.0
 ) -> torch.Tensor:
     out = torch.empty_like(query)
-    for token, key, value in _per_token(query, *rest, window=window):
+    for token, key, value in per_token(query, *rest, window=window):
         scores = torch.einsum("hd,jhd->hj", query[token], key) * scale
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
@@ -261,7 +261,7 @@ def error_bound(
 ) -> torch.Tensor:
     """See the op's tolerance; with sums that are scaled anew after so many keys, cpu_attention.py's."""
     bound = torch.empty_like(query)
-    for token, key, value in _per_token(query, *rest, window=window):
+    for token, key, value in per_token(query, *rest, window=window):
         length, _, width = key.shape
         scores = torch.einsum("hd,jhd->hj", query[token], key) * scale
         size = torch.einsum("hd,jhd->hj", query[token].abs(), key.abs()) * scale

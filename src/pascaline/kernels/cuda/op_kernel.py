@@ -46,6 +46,7 @@ def cuda_kernel(
     op: Op,
     recipe_of: Callable[..., Recipe],
     *,
+    name: str = "",
     arithmetic: str = "fp32",
     needs: Callable[[ChipLimits], str | None] = no_needs,
     takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all,
@@ -69,12 +70,12 @@ def cuda_kernel(
             return
         if op.in_place is None:
             inputs = tuple(_aligned(value) for value in inputs)
-        key = (op.name, *_key(inputs), *parameters.items())
+        key = (op.name, *likeness_of(inputs), *parameters.items())
         runner = workspace.ops
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
 
     return Kernel(
-        name=f"cuda.{op.name}",
+        name=name or f"cuda.{op.name}",
         ops=(op.name,),
         backend="cuda",
         arithmetic=arithmetic,
@@ -86,7 +87,8 @@ def cuda_kernel(
     )
 
 
-def _key(inputs: tuple[Operand, ...]) -> Iterator[object]:
+def likeness_of(inputs: tuple[Operand, ...]) -> Iterator[object]:
+    """What launches of operands are bound alike by, strides of tensors among it."""
     for value in inputs:
         if isinstance(value, torch.Tensor):
             yield value.shape, value.stride(), value.dtype

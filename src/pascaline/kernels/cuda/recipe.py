@@ -19,6 +19,7 @@ Buffers = Mapping[str, torch.Tensor | None]
 OPTIONAL_BUFFERS = (
     *("integers", "integers_high", "zeros", "inputs", "bias", "residual"),
     *("input_codes", "input_scales", "input_sums"),
+    *("key_scales", "value_scales"),
     *("partials", "arrivals", "absent"),
 )
 """What plans name even where a weight, a call or a geometry is without: those are null."""
