@@ -3,8 +3,8 @@
     python benchmarks/cuda_sampling.py [--rows 1,8,64] [--vocabulary 152064] [--output FILE]
 
 Ours are timed as CUDA graphs of several launches in a row, medians; so are torch's argmax (of greedy rows)
-and what is usual of it for draws: softmax and multinomial, with a sort before for top-k and top-p. Tokens of up
-to 8 rows are held against the CPU's sampler first. Logits are normal ("flat"), or with 200 likely tokens
+and what is usual of it for draws: softmax and multinomial, with a sort before for top-k and top-p. Tokens of
+up to 8 rows are held against the CPU's sampler first. Logits are normal ("flat"), or with 200 likely tokens
 ("peaked"). Prints a line a case, and writes all figures to FILE. Exit code 1: something failed.
 """
 
