@@ -25,7 +25,10 @@ _SHOWN = 8
 
 def start_text(name: str, hello: Record) -> str:
     """How long the start took, and its parts."""
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in hello["stages"].items())
+    stages = ", ".join(
+        f"{stage} {seconds:.1f} s" + ("" if expected is None else f", {expected:.1f} expected")
+        for stage, expected, seconds in hello["ready"]["stages"]
+    )
     verdict = _at_most(hello["process_s"], MOST_START_S[name], "s") if name in MOST_START_S else ""
     return (
         f"start, {name} cache: the process {hello['process_s']:.1f} s {verdict}, "

@@ -22,7 +22,6 @@ from harness.card_session import announcing, serve_measurements
 from harness.json_lines import Answer
 from harness.kernel_trace import traced
 from pascaline.cli.ending import run
-from pascaline.core.progress import Progress
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, Submit
@@ -36,9 +35,8 @@ class MeasuredEngine:
     """Requests of random tokens, greedy; stream i always has the same prompt, so that it is computed once."""
 
     def __init__(self, model: str, options: dict[str, object]) -> None:
-        self.stages: dict[str, float] = {}
         began = time.perf_counter()
-        self._core = EngineCore(EngineConfig(model, **options), self._note)  # type: ignore[arg-type]
+        self._core = EngineCore(EngineConfig(model, **options))  # type: ignore[arg-type]
         self.core_s = time.perf_counter() - began
         self._random = random.Random(0)
         self._requests = 0
@@ -47,7 +45,7 @@ class MeasuredEngine:
         """What was started, and how long each part of it took."""
         process_s = time.time() - psutil.Process().create_time()
         ready = msgspec.to_builtins(self._core.ready)
-        return {"ready": ready, "stages": self.stages, "core_s": self.core_s, "process_s": process_s}
+        return {"ready": ready, "core_s": self.core_s, "process_s": process_s}
 
     def decode(self, streams: int, context: int, steps: int) -> Answer:
         """Steps that give every stream a token, after `context` tokens each: seconds and tokens of each."""
@@ -85,9 +83,6 @@ class MeasuredEngine:
                 self._core.step()
             seconds.append(time.perf_counter() - began)
         return {"seconds": seconds[1:], "tokens": tokens}
-
-    def _note(self, progress: Progress) -> None:
-        self.stages[progress.stage] = progress.elapsed_s
 
     def _submit(self, prompt: list[int], tokens: int) -> int:
         self._requests += 1
