@@ -70,6 +70,9 @@ class EngineRun:
                 part(f"start, {cache}", partial(self._start, cache))
         if {"decode", "prefill", "trace", "peer"} & self._only:
             part("int4 engine", self._int4)
+        if "peer" in self._only and not self.found["peer"]:  # no engine of ours to take turns with
+            for model in (FP16_HEAD, Q6_K_HEAD):
+                part(f"llama.cpp, {model}", partial(self._peer, model))
         if "bf16" in self._only:
             part("bf16 engine", self._bf16)
             part("cuBLAS", self._cublas)
