@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from linears.way import Way, relative_error
-from pascaline.kernels.cuda.attention_decode import plan_attention_decode
-from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from attention.cases import HEAD_DIM, HEADS, KEY_VALUE_HEADS, MOST_ERROR, SCALE
 from attention.operands import Buffers, Operands, copies
 from pascaline.kernels.cuda.attention_call import AttentionCall
+from pascaline.kernels.cuda.attention_decode import plan_attention_decode
+from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.recipe import BoundRecipe, Kernels, Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 

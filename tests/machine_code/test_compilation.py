@@ -33,14 +33,16 @@ WHOLE = ("5.0", "6.1", "7.0", "7.5", "8.0", "9.0", "12.0")
 """Chips for which all cases are compiled: the first of each path through the sources, and the newest."""
 
 SINCE = {
+    "attention_prefill": "8.0",
     "linear_mma": "7.5",
     "linear_tile": "6.1",
     "order_input": "7.0",
     "quantise_input": "6.1",
+    "scale_back": "7.0",
     "scale_rows": "7.0",
 }
 """The first chip of each kernel that is not for all."""
-ONLY = {"linear_wgmma": "9.0"}
+ONLY = {"attention_wgmma": "9.0", "linear_wgmma": "9.0"}
 """The one chip of a kernel that is for no other."""
 
 

@@ -144,7 +144,7 @@ def half_bound(case: AttentionCase, operands: AttentionOperands, keys_at_once: i
         keys_at_once=keys_at_once,
     )
     bound = 2 * of_sums
-    for token, key, value in paged_attention._per_token(*operands.exact, window=case.window):
+    for token, key, value in paged_attention.per_token(*operands.exact, window=case.window):
         query = operands.exact[0][token]
         scores = torch.einsum("hd,jhd->hj", query, key) * case.scale
         size = torch.einsum("hd,jhd->hj", query.abs(), key.abs()) * case.scale

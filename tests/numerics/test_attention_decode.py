@@ -10,13 +10,11 @@ import pytest
 import torch
 from linear_harness import Execute, as_array, compare
 
-from pascaline.core.errors import UnsupportedError
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_bounds import decode_bound
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
 from pascaline.kernels.cuda.attention_decode import (
     AttentionDecodeGeometry,
-    candidates_attention_decode,
     plan_attention_decode,
 )
 from pascaline.kernels.cuda.specialisation import ChipLimits

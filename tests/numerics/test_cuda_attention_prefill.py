@@ -15,8 +15,9 @@ from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, geometries, plan_attention_prefill
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
-CHIP = ChipLimits((9, 0), 4, 227 << 10)
-SMALL = PrefillGeometry(2, 1, 32, 2)
+CHIP = ChipLimits((8, 0), 4, 163 << 10)
+HOPPER = ChipLimits((9, 0), 4, 227 << 10)
+SMALL = PrefillGeometry(2, 1, 32, 2, 1)
 LONG = 70
 CASES = (
     AttentionCase(((9, 9),)),
@@ -34,10 +35,10 @@ CASES = (
 )
 TYPES = (torch.bfloat16, torch.int8)
 GEOMETRIES = (
-    PrefillGeometry(4, 2, 64, 4),
-    PrefillGeometry(4, 2, 64, 2),
-    PrefillGeometry(8, 1, 32, 4),
-    PrefillGeometry(1, 1, 64, 2),
+    PrefillGeometry(4, 2, 64, 4, 2),
+    PrefillGeometry(8, 2, 64, 2, 1),
+    PrefillGeometry(8, 1, 32, 4, 2),
+    PrefillGeometry(1, 1, 64, 2, 3),
     SMALL,
 )
 
@@ -50,9 +51,11 @@ def _compare(case: AttentionCase, operands: AttentionOperands, keys_at_once: int
     compare(y[rows], expected[rows].numpy(), bound[rows].numpy())
 
 
-def _check(case: AttentionCase, geometry: PrefillGeometry | None, execute: Execute) -> None:
+def _check(
+    case: AttentionCase, geometry: PrefillGeometry | None, execute: Execute, chip: ChipLimits = CHIP
+) -> None:
     operands = make_attention(case)
-    plan = plan_attention_prefill(case.call, CHIP, geometry)
+    plan = plan_attention_prefill(case.call, chip, geometry)
     execute(plan, operands.buffers, ("y",))
     assert isinstance(plan.geometry, PrefillGeometry)
     _compare(case, operands, plan.geometry.tile_tokens)
@@ -61,6 +64,33 @@ def _check(case: AttentionCase, geometry: PrefillGeometry | None, execute: Execu
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_prefill(case: AttentionCase, execute: Execute) -> None:
     _check(case, None, execute)
+
+
+@pytest.mark.parametrize("warps", [4, 8])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(case for case in CASES if case.head_dim in (64, 128)),
+        AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500),
+        AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0),
+    ],
+    ids=str,
+)
+def test_attention_by_warpgroups(case: AttentionCase, warps: int, execute: Execute) -> None:
+    geometry = PrefillGeometry(warps, 1, 64, 2 + warps // 8, 1, by_warpgroups=True)
+    _check(case, geometry, execute, replace(HOPPER, multiprocessors=30))
+
+
+def test_which_heads_go_by_warpgroups() -> None:
+    for case, is_wide in (
+        (AttentionCase(((9, 9),)), True),
+        (AttentionCase(((9, 9),), head_dim=128, cache_dtype=torch.bfloat16), True),
+        (AttentionCase(((9, 9),), head_dim=96), False),
+        (AttentionCase(((9, 9),), head_dim=256), False),
+        (AttentionCase(((9, 9),), cache_dtype=torch.int8), False),
+    ):
+        entry = plan_attention_prefill(case.call, HOPPER).specialisation.entry
+        assert entry == ("attention_wgmma" if is_wide else "attention_prefill")
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -90,6 +120,25 @@ def test_many_sequences(execute: Execute) -> None:
     for index in (0, 31, 32, 50, 74):
         sequences[index] = (2 + index % 5, 20 + index % 7)
     _check(AttentionCase(tuple(sequences), 2, 1, 16), SMALL, execute)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        AttentionCase(((33, 1000), (2, 2), (1 + 1, 300)), 2, 1, 32),
+        AttentionCase(((40, 1300),), 3, 1, 16, window=900),
+        AttentionCase(((5, 530), (9, 700)), 2, 2, 16, torch.int8, softcap=5.0),
+        AttentionCase(((20, 511), (20, 512)), 2, 1, 64, torch.bfloat16),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("multiprocessors", [20, 200])
+def test_shared_tiles(case: AttentionCase, multiprocessors: int, execute: Execute) -> None:
+    """Some tiles have as many shares as the launch allows, and others less, or none."""
+    chip = replace(CHIP, multiprocessors=multiprocessors)
+    plan = plan_attention_prefill(case.call, chip, SMALL)
+    assert plan.scratch
+    _check(case, SMALL, execute, chip)
 
 
 def test_sequences_of_one_new_token_are_left() -> None:
@@ -125,6 +174,7 @@ def test_geometries_fit_their_chip(head_dim: int, kibibytes: int) -> None:
     call = replace(CASES[0].call, head_dim=head_dim, query_stride=4 * head_dim)
     found = list(geometries(call, chip))
     assert found
+    assert found[0].block_rows >= 64
     for geometry in found:
         assert geometry.shared_bytes(call) + 1024 <= (kibibytes + 1 << 10) // geometry.blocks_together(
             call, chip

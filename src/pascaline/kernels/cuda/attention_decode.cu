@@ -97,12 +97,11 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
         for (int page = 0; page < pages; page++) {
             const int first_token = page * WARPS * PAGE_SIZE + group;
             float scores[4];
-            const uint8_t* const keys = stream.wait<Kind::keys>(page);
-            multiply_keys(scores, keys, queries, group, member);
+            multiply_keys(scores, stream.wait<Kind::keys>(page), queries, lane);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 scores[i] *= factors[i % 2];
-                if constexpr (IS_INT8) scores[i] *= scale_of(keys, group + 8 * (i / 2));
+                if constexpr (IS_INT8) scores[i] *= stream.scale<Kind::keys>(page, group + 8 * (i / 2));
             }
             stream.release<Kind::keys>(page);
             float largest[2];
@@ -124,16 +123,16 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
                 weights[i] = power_of_two(scores[i] - own.most[i % 2] + WEIGHT_EXPONENT);
                 own.total[i % 2] += weights[i];
             }
-            const uint8_t* const values = stream.wait<Kind::values>(page);
+            const SharedAddress values = stream.wait<Kind::values>(page);
             if constexpr (IS_INT8) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     // A scale that nobody wrote may be no number.
-                    const float scale = scale_of(values, group + 8 * (i / 2));
+                    const float scale = stream.scale<Kind::values>(page, group + 8 * (i / 2));
                     weights[i] = weights[i] > 0.0f ? weights[i] * scale : 0.0f;
                 }
             }
-            multiply_values(own.sums, values, Weights(weights), group, member);
+            multiply_values(own.sums, values, Weights(weights), lane);
             stream.release<Kind::values>(page);
         }
 

@@ -8,34 +8,27 @@
 // arXiv:2307.08691).
 //
 // A block has a tile of rows (prefill_tiles.cuh), a warp 16 * ROW_TILES of them, and goes through the tokens that they
-// see, TILE_TOKENS at a time: scores, the maximum so far, weights, and values times these. Keys and values come in turns
-// through STAGES places in shared memory, STAGES - 1 of them ahead. Tiles of a sequence's last tokens, which see the
-// most, begin first.
+// see, or a share of these (prefill_shares.cuh), TILE_TOKENS at a time: scores, the maximum so far, weights, and values
+// times these. Keys and values come in turns through STAGES places in shared memory, STAGES - 1 of them ahead. Tiles of
+// a sequence's last tokens, which see the most, begin first.
 //
 // Definitions: those of attention_call.py; CACHE_TYPE FP16, BF16 or INT8; MATRIX_TYPE; WARPS; ROW_TILES; TILE_TOKENS;
 // STAGES; MIN_BLOCKS.
-#include "platform_exponential.cuh"
+#include "matrix.cuh"
 #include "platform_fragments.cuh"
 
 constexpr int THREADS = 32 * WARPS;
 constexpr int WARP_ROWS = 16 * ROW_TILES, BLOCK_ROWS = WARP_ROWS * WARPS;
 
-#include "matrix.cuh"
 #include "page_tiles.cuh"
-#include "prefill_tiles.cuh"
+#include "prefill_shares.cuh"
 
 static_assert(CACHE_TYPE == FP16 || CACHE_TYPE == BF16 || CACHE_TYPE == INT8, "what tensor cores multiply");
 static_assert(STAGES == 2 || STAGES == 4, "one unit is used while others come");
 
-constexpr int STEPS = HEAD_DIM / 16;                  // of 16 inputs, to a score
-constexpr int TOKEN_BLOCKS = TILE_TOKENS / 8;         // of 8 scores
-constexpr int VALUE_BLOCKS = HEAD_DIM / 8;            // of 8 outputs
+constexpr int STEPS = HEAD_DIM / 16;  // of 16 inputs, to a score
+constexpr int STEP_BYTES = 32;
 constexpr int QUERY_BYTES = BLOCK_ROWS * ROW_BYTES;
-constexpr int STEP_BYTES = 32;                        // 16 numbers
-constexpr float LOWEST = -1.0e30f;                    // below every score
-
-using Scores = float[ROW_TILES][TOKEN_BLOCKS][4];
-using Sums = float[ROW_TILES][VALUE_BLOCKS][4];
 
 PASCALINE_INLINE void multiply(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     const uint32_t b[2] = {b0, b1};
@@ -112,109 +105,25 @@ PASCALINE_INLINE void multiply_values(Sums& sums, const Scores& weights, SharedA
     }
 }
 
-// What a thread knows of its rows: i is row lane / 4 + 8 * (i % 2) of the warp's tile i / 2 of 16 rows.
-struct Rows {
-    static constexpr int COUNT = 2 * ROW_TILES;
-    float shifts[COUNT], totals[COUNT];  // the largest exponent so far, and the sum of weights
-
-    static PASCALINE_INLINE int row(int i) {
-        return threadIdx.x / 32 * WARP_ROWS + threadIdx.x % 32 / 4 + i * 8;
-    }
-
-    PASCALINE_INLINE Rows() {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            shifts[i] = LOWEST;
-            totals[i] = 0.0f;
-        }
-    }
-
-    // Scores of tokens that a row does not see become -infinity.
-    static PASCALINE_INLINE void mask(Scores& scores, const PrefillTile& tile, int first_token, int window) {
-        const float nothing = bits_to_float(0xFF800000u);
-        const int own_token = first_token + threadIdx.x % 4 * 2;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            const int behind = tile.position(row(i)) - own_token;  // how far the token is
-#pragma unroll
-            for (int block = 0; block < TOKEN_BLOCKS; block++) {
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    const int distance = behind - (8 * block + j);
-                    const bool is_seen = distance >= 0 && (!HAS_WINDOW || distance < window);
-                    float& score = scores[i / 2][block][i % 2 * 2 + j];
-                    score = is_seen ? score : nothing;
-                }
-            }
-        }
-    }
-
-    // Scores become weights, 2^(factor * score - shift), of which the largest so far is 1; sums are scaled to that.
-    PASCALINE_INLINE void weigh(Scores& scores, Sums& sums, float factor) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            float maximum = LOWEST;
-#pragma unroll
-            for (int block = 0; block < TOKEN_BLOCKS; block++) {
-                const float(&four)[4] = scores[i / 2][block];
-                maximum = fmaxf(maximum, fmaxf(four[i % 2 * 2], four[i % 2 * 2 + 1]));
-            }
-            maximum = fmaxf(maximum, shuffle_xor(maximum, 1));
-            maximum = fmaxf(maximum, shuffle_xor(maximum, 2));
-            const float shift = fmaxf(shifts[i], maximum * factor), correction = power_of_two(shifts[i] - shift);
-            shifts[i] = shift;
-            float total = 0.0f;
-#pragma unroll
-            for (int block = 0; block < TOKEN_BLOCKS; block++) {
-#pragma unroll
-                for (int j = 0; j < 2; j++) {
-                    float& score = scores[i / 2][block][i % 2 * 2 + j];
-                    score = power_of_two(score * factor - shift);
-                    total += score;
-                }
-            }
-            totals[i] = totals[i] * correction + total;
-#pragma unroll
-            for (int block = 0; block < VALUE_BLOCKS; block++) {
-                sums[i / 2][block][i % 2 * 2] *= correction;
-                sums[i / 2][block][i % 2 * 2 + 1] *= correction;
-            }
-        }
-    }
-};
-
-// cap(scale * score) / log(2): cap * tanh(x) is cap - 2 * cap / (1 + exp(2 * x)).
-PASCALINE_INLINE void cap(Scores& scores, float scale, float soft_cap) {
-    const float factor = 2.0f * LOG2_E * scale / soft_cap, size = soft_cap * LOG2_E;
-#pragma unroll
-    for (int tile = 0; tile < ROW_TILES; tile++) {
-#pragma unroll
-        for (int block = 0; block < TOKEN_BLOCKS; block++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const float power = power_of_two(scores[tile][block][i] * factor);
-                scores[tile][block][i] = size - divide_fast(2.0f * size, 1.0f + power);
-            }
-        }
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 attention_prefill(const float* query, const uint8_t* key_cache, const uint8_t* value_cache, const float* key_scales,
                   const float* value_scales, const int32_t* page_table, const int32_t* query_start,
                   const int32_t* context_lengths, float* y, int tokens, int sequences, int table_width,
-                  int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits) {
+                  int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits,
+                  float4* partials, uint32_t* arrivals, int most_shares) {
     DYNAMIC_SHARED(uint4, shared);
     __shared__ PrefillTile tile;
     wait_for_launches_before();
     let_next_launch_begin();
-    const int head = blockIdx.x % key_value_heads;
-    find_tile(tile, (gridDim.x - 1 - blockIdx.x) / key_value_heads, query_start, context_lengths, sequences);
+    const int number = (gridDim.x - 1 - blockIdx.x) / most_shares, head = number % key_value_heads;
+    find_tile(tile, number / key_value_heads, query_start, context_lengths, sequences);
     if (tile.sequence < 0) return;
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int first_tile = HAS_WINDOW ? max(tile.first_position - window + 1, 0) / TILE_TOKENS : 0;
-    const int units = 2 * ((tile.end - 1) / TILE_TOKENS + 1 - first_tile);
+    const int seen_tile = HAS_WINDOW ? max(tile.first_position - window + 1, 0) / TILE_TOKENS : 0;
+    const TileShare share(blockIdx.x % most_shares, most_shares, (tile.end - 1) / TILE_TOKENS + 1 - seen_tile);
+    if (share.units == 0) return;
+    const int first_tile = seen_tile + share.first, units = share.units;
 
     uint8_t* const queries = reinterpret_cast<uint8_t*>(shared);
     uint8_t* const places = queries + QUERY_BYTES;
@@ -274,22 +183,7 @@ attention_prefill(const float* query, const uint8_t* key_cache, const uint8_t* v
         multiply_values(sums, scores, take_unit(unit + 1) + row_offset);
     }
     wait_for_copies<0>();
+    if (share.count > 1 && !gather_shares(rows, sums, share, partials, arrivals, number, most_shares)) return;
 
-#pragma unroll
-    for (int i = 0; i < Rows::COUNT; i++) {
-        float total = rows.totals[i];
-        total += shuffle_xor(total, 1);
-        total += shuffle_xor(total, 2);
-        const float inverse = 1.0f / total;
-        const int row = tile.first_row + Rows::row(i);
-        if (row >= tile.rows()) continue;
-        float* const own = y + (size_t(tile.first_token + row / GROUP) * key_value_heads + head) * (GROUP * HEAD_DIM) +
-                           row % GROUP * HEAD_DIM + lane % 4 * 2;
-#pragma unroll
-        for (int block = 0; block < VALUE_BLOCKS; block++) {
-            const float(&four)[4] = sums[i / 2][block];
-            *reinterpret_cast<float2*>(own + 8 * block) =
-                make_float2(four[i % 2 * 2] * inverse, four[i % 2 * 2 + 1] * inverse);
-        }
-    }
+    rows.store(y, sums, tile, head, key_value_heads);
 }

@@ -10,7 +10,14 @@ import torch
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
-from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan, Specialisation
+from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY
+from pascaline.kernels.cuda.specialisation import (
+    ChipLimits,
+    Integer,
+    LaunchPlan,
+    Specialisation,
+    parts_scratch,
+)
 
 _MATRIX_TYPES = {
     torch.float16: torch.float16,
@@ -22,7 +29,10 @@ _LEAST_CAPABILITY = (8, 0)
 _MOST_DIM, _DIM_STEP = 256, 16
 _MOST_DIM_OF_TWO_TILES = 128
 """Up to here a warp has registers for the sums of 32 rows."""
-_STATIC_SHARED_BYTES = 32
+_WARPGROUP_DIMS = (64, 128)
+"""Heads whose queries and sums a warp of 16 rows has registers for."""
+_MOST_SHARES = 32
+_STATIC_SHARED_BYTES = 64
 _RESERVED_SHARED_BYTES = 1 << 10
 """Of each block, beside its own: a multiprocessor has so much more than the most that a block may have."""
 
@@ -31,12 +41,14 @@ _RESERVED_SHARED_BYTES = 1 << 10
 class PrefillGeometry:
     """How the work is cut up; the names are the source's definitions."""
 
-    warps: int = 4
-    row_tiles: int = 2
-    tile_tokens: int = 64
-    stages: int = 2
-    min_blocks: int = 2
+    warps: int
+    row_tiles: int
+    tile_tokens: int
+    stages: int
+    min_blocks: int
     """Blocks that share a multiprocessor's registers."""
+    by_warpgroups: bool = False
+    """By attention_wgmma.cu; stages are of keys and values together."""
 
     @property
     def block_rows(self) -> int:
@@ -45,12 +57,33 @@ class PrefillGeometry:
 
     def shared_bytes(self, call: AttentionCall) -> int:
         """Queries, tiles of keys and values on their way, and one of codes made numbers."""
+        if self.by_warpgroups:
+            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim
         row_bytes = 2 * call.head_dim + 16
         tile = self.tile_tokens * row_bytes
         if call.cache_dtype == torch.int8:
             codes = self.tile_tokens * (call.head_dim + 4)
             return self.block_rows * row_bytes + self.stages * codes + tile
         return self.block_rows * row_bytes + self.stages * tile
+
+    def shares(self, call: AttentionCall, chip: ChipLimits) -> int:
+        """Blocks that share a tile, at most: with few tiles, they go side by side through what these see."""
+        together = max(self.blocks_together(call, chip), 1) * chip.multiprocessors
+        blocks = self.tiles(call) * call.key_value_heads
+        return max(min(together // blocks, _MOST_SHARES), 1)
+
+    def tiles(self, call: AttentionCall) -> int:
+        """Of `block_rows` rows of one key/value head, at most.
+
+        Each sequence has one tile at most that is not full; those with tiles have two tokens or more.
+        """
+        most_sequences = min(call.sequences, call.tokens // 2)
+        rows = call.tokens * call.group + most_sequences * (self.block_rows - 1)
+        return max(rows // self.block_rows, 1)
+
+    def share_bytes(self, call: AttentionCall) -> int:
+        """Of what a block hands on: sums, and two numbers of each row in each of its four lanes."""
+        return self.block_rows * 4 * (call.head_dim + 8)
 
     def blocks_together(self, call: AttentionCall, chip: ChipLimits) -> int:
         """Blocks that share a multiprocessor; 0: its memory is too small for one."""
@@ -64,18 +97,22 @@ class PrefillGeometry:
 def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometry]:
     """Those that a chip may have, the likely fastest first."""
     row_tiles = 2 if call.head_dim <= _MOST_DIM_OF_TWO_TILES else 1
-    candidates = [
-        PrefillGeometry(4, row_tiles, 64, 4),
-        PrefillGeometry(4, row_tiles, 64, 2),
-        PrefillGeometry(4, row_tiles, 32, 4),
-        PrefillGeometry(4, row_tiles, 32, 2),
-        PrefillGeometry(4, 1, 64, 2),
-        PrefillGeometry(4, 1, 32, 2),
-        PrefillGeometry(2, 1, 32, 2),
-    ]
-    together = {each: each.blocks_together(call, chip) for each in candidates}
-    for count in (2, 1):
-        yield from (each for each in candidates if together[each] == count)
+    has_warpgroups = (
+        chip.compute_capability == WGMMA_CAPABILITY
+        and call.head_dim in _WARPGROUP_DIMS
+        and call.cache_dtype != torch.int8
+    )
+    by_warpgroups = (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if has_warpgroups else ()
+    for geometry in (
+        *by_warpgroups,
+        PrefillGeometry(4, row_tiles, 32, 4, 2),
+        PrefillGeometry(8, row_tiles, 32, 2, 1),
+        PrefillGeometry(4, row_tiles, 32, 2, 1),
+        PrefillGeometry(4, 1, 32, 2, 1),
+        PrefillGeometry(2, 1, 32, 2, 1),
+    ):
+        if geometry.blocks_together(call, chip) == geometry.min_blocks:
+            yield geometry
 
 
 def plan_attention_prefill(
@@ -113,16 +150,15 @@ def plan_attention_prefill(
         ("STAGES", geometry.stages),
         ("MIN_BLOCKS", geometry.min_blocks),
     )
-    # Each sequence has at most one tile that is not full; those with tiles have two tokens or more.
-    most_sequences = min(call.sequences, call.tokens // 2)
-    rows = call.tokens * call.group + most_sequences * (geometry.block_rows - 1)
-    tiles = max(rows // geometry.block_rows, 1)
+    tiles, shares = geometry.tiles(call) * call.key_value_heads, geometry.shares(call, chip)
+    entry = "attention_wgmma" if geometry.by_warpgroups else "attention_prefill"
     return LaunchPlan(
-        Specialisation("attention_prefill.cu", "attention_prefill", definitions),
-        grid=(tiles * call.key_value_heads, 1, 1),
+        Specialisation(f"{entry}.cu", entry, definitions),
+        grid=(tiles * shares, 1, 1),
         block=(32 * geometry.warps, 1, 1),
-        arguments=call.arguments,
+        arguments=(*call.arguments, "partials", "arrivals", Integer(shares)),
         shared_bytes=geometry.shared_bytes(call),
+        scratch=parts_scratch(tiles * shares * geometry.share_bytes(call), tiles) if shares > 1 else {},
         geometry=geometry,
         begins_early=True,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.hardware.architectures import architectures, capability_numbers
+from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
 from pascaline.kernels.cuda.linear_call import LinearCall
@@ -20,6 +21,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.representatives import attention_of, chip_limits
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.weights.slabbed import SlabbedForm
@@ -37,7 +39,7 @@ _MULTIPROCESSORS = 28
 _WHOLE = ((6, 1), (9, 0))
 """Chips for which all forms are compiled; for the others some, which takes half the time."""
 
-WIDE_LOADS = {"gather_rows of fp16": 0}
+WIDE_LOADS = {"gather_rows of fp16": 0, "choose_tokens": 0}
 """Of launches of a step that load less than 16 bytes a thread at once."""
 
 
@@ -59,6 +61,8 @@ def audited(compute_capability: str) -> list[Audited]:
         cases += [*_rows(chip), *_tile(chip)]
     if "tensor_fp16" in rates and chip.compute_capability >= (7, 5):
         cases += _mma(chip)
+    if chip.compute_capability >= (8, 0):
+        cases += _attention(chip_limits(compute_capability))
     return cases
 
 
@@ -126,6 +130,22 @@ def _mma(chip: ChipLimits) -> Iterator[Audited]:
         yield Audited(f"linear_wgmma int4, {rows} rows", plan, expected)
     plan = plan_order_input(64, _COLUMNS, torch.float16)
     yield Audited("order_input, 64 rows", plan, MachineCodeExpectation(most_registers=64))
+
+
+def _attention(chip: ChipLimits) -> Iterator[Audited]:
+    """Beside products the loop has softmaxes, masks and caps, and conversions of codes."""
+    cases = (
+        ("fp16", attention_of(2048, 1, torch.float16)),
+        ("int8", attention_of(2048, 1, torch.int8)),
+        ("bf16, soft-capped", attention_of(2048, 1, torch.bfloat16, window=1024, softcap=50.0)),
+        ("fp16, heads of 256", attention_of(2048, 1, torch.float16, head_dim=256)),
+    )
+    for name, call in cases[: None if chip.compute_capability in _WHOLE else 2]:
+        plan = plan_attention_prefill(call, chip)
+        is_wide = plan.specialisation.entry == "attention_wgmma"
+        # Of 64 products an instruction there are fewer than of fp32, which bring shares together.
+        expected = MachineCodeExpectation() if is_wide else MachineCodeExpectation("HMMA", 0.08)
+        yield Audited(f"attention_prefill {name}", plan, expected)
 
 
 def _others(chip: ChipLimits) -> Iterator[Audited]:

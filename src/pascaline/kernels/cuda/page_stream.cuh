@@ -4,13 +4,13 @@
 // again once all lanes have read it: the page that is STAGES turns later is asked for at once. Nothing waits for other
 // warps.
 //
-// Where rows are multiples of 128 bytes, units are stored in an order of their own within each 128, so that lanes which
-// read the same unit of several tokens at once find them in different banks.
+// A token's units are stored in an order of their own, so that eight tokens' units of one number lie in different banks.
 //
 // Definitions: HEAD_DIM; CACHE_TYPE; WARPS; STAGES.
 #pragma once
 #include "async_copy.cuh"
 #include "attention_shares.cuh"
+#include "platform_fragments.cuh"
 
 constexpr int INT8 = 3;
 constexpr bool IS_INT8 = CACHE_TYPE == INT8;
@@ -23,40 +23,37 @@ constexpr int STREAM_BYTES = 2 * STAGES * PLACE_BYTES;
 
 enum class Kind { keys, values };
 
-// What a token's units are exchanged by: lanes read keys of neighbouring tokens, and values of every second one.
-template <Kind kind>
-PASCALINE_INLINE int exchanged(int token) {
-    if constexpr (ROW_UNITS % 8 != 0) return 0;
-    if constexpr (kind == Kind::values) return token & 6;
-    return IS_INT8 ? (token & 3) << 1 : (token & 1) << 2;
+// Units that are exchanged with each other: the largest power of two that rows are multiples of.
+constexpr int EXCHANGED_UNITS = ROW_UNITS % 8 == 0 ? 8 : ROW_UNITS % 4 == 0 ? 4 : ROW_UNITS % 2 == 0 ? 2 : 1;
+
+// Where a token's unit is stored; the same 8 tokens later.
+PASCALINE_INLINE int place_of_unit(int token, int unit) {
+    return token * ROW_UNITS + (unit ^ (token / (8 / EXCHANGED_UNITS) % EXCHANGED_UNITS));
 }
 
-// NBYTES of a token's row, which lie within a unit.
-template <Kind kind, int NBYTES>
-PASCALINE_INLINE void read_row(const uint8_t* place, int token, int byte, uint32_t (&words)[(NBYTES + 3) / 4]) {
-    const int unit = (byte / UNIT_BYTES) ^ exchanged<kind>(token);
-    const uint8_t* const address = place + token * ROW_BYTES + unit * UNIT_BYTES + byte % UNIT_BYTES;
-    if constexpr (NBYTES == 16) {
-        const uint4 four = *reinterpret_cast<const uint4*>(address);
-        words[0] = four.x;
-        words[1] = four.y;
-        words[2] = four.z;
-        words[3] = four.w;
-    } else if constexpr (NBYTES == 8) {
-        const uint2 two = *reinterpret_cast<const uint2*>(address);
-        words[0] = two.x;
-        words[1] = two.y;
-    } else if constexpr (NBYTES == 4) {
-        words[0] = *reinterpret_cast<const uint32_t*>(address);
-    } else {
-        words[0] = *reinterpret_cast<const uint16_t*>(address);
+// Blocks of 8 tokens' units, four at a time: of a page's two halves and of two neighbouring units. A lane gives the place
+// of one row of one block (platform_fragments.cuh).
+class UnitPairs {
+  public:
+    static constexpr int COUNT = (ROW_UNITS + 1) / 2;
+
+    // token, unit: of the first pair's row that the lane gives.
+    PASCALINE_INLINE UnitPairs(int token, int unit) {
+#pragma unroll
+        for (int i = 0; i < PERIOD; i++) offsets_[i] = place_of_unit(token, 2 * i + unit) * UNIT_BYTES;
+        last_ = place_of_unit(token, ROW_UNITS - 1) * UNIT_BYTES;
     }
-}
 
-// Of a token's keys or values.
-PASCALINE_INLINE float scale_of(const uint8_t* place, int token) {
-    return reinterpret_cast<const float*>(place + PAGE_BYTES)[token];
-}
+    // Of an odd number of units the last makes a pair with itself.
+    PASCALINE_INLINE SharedAddress row(SharedAddress place, int pair) const {
+        if (ROW_UNITS % 2 != 0 && pair == COUNT - 1) return place + last_;
+        return place + offsets_[pair % PERIOD] + pair / PERIOD * (PERIOD * 2 * UNIT_BYTES);
+    }
+
+  private:
+    static constexpr int PERIOD = EXCHANGED_UNITS > 2 ? EXCHANGED_UNITS / 2 : 1;
+    int offsets_[PERIOD], last_;
+};
 
 struct Cache {
     const uint8_t *keys, *values;
@@ -70,7 +67,12 @@ class PageStream {
     PASCALINE_INLINE PageStream(const Cache& cache, int head, const int32_t* page_ids, int pages, int context,
                                 uint8_t* shared)
         : cache_(cache), page_ids_(page_ids), head_(head), pages_(pages), context_(context), lane_(threadIdx.x & 31),
-          shared_(shared) {
+          shared_(shared), address_(shared_address(shared)) {
+#pragma unroll
+        for (int i = 0; i < COPIES_PERIOD; i++) {
+            const int unit = 32 * i + lane_;
+            places_[i] = place_of_unit(unit / ROW_UNITS, unit % ROW_UNITS) * UNIT_BYTES;
+        }
         ids_ = ids_from(0);
         next_ids_ = ids_from(32);
 #pragma unroll 1
@@ -82,10 +84,16 @@ class PageStream {
 
     // Where a page's keys or values have come to, for all lanes. Keys and values are waited for in turns.
     template <Kind kind>
-    PASCALINE_INLINE const uint8_t* wait(int page) const {
+    PASCALINE_INLINE SharedAddress wait(int page) const {
         wait_for_copies<2 * STAGES - 1>();
         sync_warp();
-        return shared_ + place<kind>(page);
+        return address_ + place<kind>(page);
+    }
+
+    // Of a token's keys or values, which have come.
+    template <Kind kind>
+    PASCALINE_INLINE float scale(int page, int token) const {
+        return reinterpret_cast<const float*>(shared_ + place<kind>(page) + PAGE_BYTES)[token];
     }
 
     // No lane reads the page's place any more.
@@ -117,33 +125,49 @@ class PageStream {
         const int id = shuffle_from(ids_, page % 32);
         if (page < pages_) {
             const size_t index = size_t(id) * cache_.key_value_heads + head_;
-            const auto* const source =
-                reinterpret_cast<const uint4*>((kind == Kind::keys ? cache_.keys : cache_.values) + index * PAGE_BYTES);
-            const SharedAddress target = shared_address(shared_) + place<kind>(page);
+            const uint8_t* const source =
+                (kind == Kind::keys ? cache_.keys : cache_.values) + (index * PAGE_BYTES + lane_ * UNIT_BYTES);
+            const SharedAddress target = address_ + place<kind>(page);
             // Nobody wrote what lies behind the sequence's end: it may be no number, and 0 times that is none.
             const int tokens = context_ - page * WARPS * PAGE_SIZE;
-#pragma unroll
-            for (int i = 0; i < (PAGE_UNITS + 31) / 32; i++) {
-                const int unit = 32 * i + lane_;
-                if (PAGE_UNITS % 32 != 0 && unit >= PAGE_UNITS) break;
-                const int token = unit / ROW_UNITS, own = (unit % ROW_UNITS) ^ exchanged<kind>(token);
-                copy_or_clear(target + token * ROW_BYTES + own * UNIT_BYTES, source + unit, token < tokens);
+            if (kind == Kind::keys || tokens >= PAGE_SIZE) {
+                for_each_unit([&](int, int from, int to) { copy_bytes<UNIT_BYTES>(target + to, source + from); });
+            } else {
+                for_each_unit([&](int token, int from, int to) {
+                    copy_or_clear(target + to, reinterpret_cast<const uint4*>(source + from), token < tokens);
+                });
             }
             if constexpr (IS_INT8) {
                 const float* const scales =
                     (kind == Kind::keys ? cache_.key_scales : cache_.value_scales) + index * PAGE_SIZE;
-                if (lane_ < PAGE_SIZE / 4) {
-                    copy_or_clear(target + PAGE_BYTES + lane_ * UNIT_BYTES, reinterpret_cast<const uint4*>(scales) + lane_,
-                                  4 * lane_ < tokens);
+                if (lane_ < SCALE_BYTES / UNIT_BYTES) {
+                    copy_bytes<UNIT_BYTES>(target + PAGE_BYTES + lane_ * UNIT_BYTES,
+                                           reinterpret_cast<const uint8_t*>(scales) + lane_ * UNIT_BYTES);
                 }
             }
         }
         close_copies();
     }
 
+    // Of the lane's units of a page: copy(token, bytes from the lane's first, and from the page's place).
+    template <typename Copy>
+    PASCALINE_INLINE void for_each_unit(Copy copy) const {
+#pragma unroll
+        for (int i = 0; i < COPIES; i++) {
+            if (PAGE_UNITS % 32 != 0 && 32 * i + lane_ >= PAGE_UNITS) break;
+            copy((32 * i + lane_) / ROW_UNITS, 32 * i * UNIT_BYTES,
+                 places_[i % COPIES_PERIOD] + i / COPIES_PERIOD * (COPIES_PERIOD * 32 * UNIT_BYTES));
+        }
+    }
+
+    // Of a lane, and after how many of them tokens are a multiple of 8 later.
+    static constexpr int COPIES = (PAGE_UNITS + 31) / 32, COPIES_PERIOD = ROW_UNITS % 4 == 0 ? ROW_UNITS / 4 : COPIES;
+
     Cache cache_;
     const int32_t* page_ids_;
     int head_, pages_, context_, lane_;
     uint8_t* shared_;
+    SharedAddress address_;
+    int places_[COPIES_PERIOD];
     int ids_, next_ids_;
 };

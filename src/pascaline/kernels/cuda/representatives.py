@@ -13,6 +13,8 @@ import torch
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
+from pascaline.kernels.cuda.attention_call import AttentionCall
+from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
@@ -24,6 +26,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.step_plans import STEP_PLANS
@@ -39,6 +42,7 @@ FORMS: dict[str, PackedForm] = {
 """Those that checkpoints come in."""
 
 _OUTPUTS, _COLUMNS = 4608, 3584  # attention's inputs of a model of 7B
+_HEADS, _KEY_VALUE_HEADS = 28, 4
 _MULTIPROCESSORS = 28
 _HALF, _BRAIN, _WIDE = torch.float16, torch.bfloat16, torch.float32
 
@@ -193,6 +197,33 @@ def _quantise_input(
     )
 
 
+def attention_of(
+    tokens: int,
+    sequences: int,
+    cache_dtype: torch.dtype,
+    *,
+    head_dim: int = 128,
+    window: int = 0,
+    softcap: float = 0.0,
+) -> AttentionCall:
+    """So many tokens' of a 7B model."""
+    stride = (_HEADS + 2 * _KEY_VALUE_HEADS) * head_dim
+    return AttentionCall(
+        *(tokens, sequences, 2048 // 16, _HEADS, _KEY_VALUE_HEADS, head_dim, stride, cache_dtype),
+        window=window,
+        softcap=softcap,
+        scale=head_dim**-0.5,
+    )
+
+
+def _prefill(call: AttentionCall) -> Representative:
+    return Representative(
+        f"attention_prefill of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_bf16" if call.cache_dtype == _BRAIN else "tensor_fp16",
+        lambda chip: plan_attention_prefill(call, chip),
+    )
+
+
 def _of_a_step(name: str) -> Representative:
     return Representative(name, "fp32", lambda _: STEP_PLANS[name])
 
@@ -236,5 +267,19 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "tensor_fp16",
         lambda _: plan_scale_rows(512, _COLUMNS, _WIDE, is_permuted=True),
     ),
+    Representative(
+        "scale_rows of torch.float32, whole vectors",
+        "tensor_fp16",
+        lambda _: plan_scale_rows(32, _COLUMNS, _WIDE),
+    ),
+    Representative(
+        "scale_back with a bias",
+        "tensor_fp16",
+        lambda _: plan_scale_back(call_of(32, bias=_HALF)),
+    ),
+    _prefill(attention_of(2048, 1, _HALF)),
+    _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),
+    _prefill(attention_of(512, 16, torch.int8)),
+    _prefill(attention_of(512, 16, _HALF, head_dim=256, window=1024, softcap=50.0)),
     *map(_of_a_step, STEP_PLANS),
 )
