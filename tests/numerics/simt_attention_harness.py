@@ -42,8 +42,15 @@ class AttentionCase:
 
     def __str__(self) -> str:
         short = lambda values: "+".join(map(str, values)) if len(values) < 6 else f"{len(values)}x"  # noqa: E731
-        parts = [f"{short(self.rows)}of{short(self.contexts)}", f"{self.heads}:{self.key_value_heads}x{self.head_dim}"]
-        parts += [str(self.cache_dtype).removeprefix("torch."), f"window{self.window}", f"cap{self.softcap:g}"]
+        parts = [
+            f"{short(self.rows)}of{short(self.contexts)}",
+            f"{self.heads}:{self.key_value_heads}x{self.head_dim}",
+        ]
+        parts += [
+            str(self.cache_dtype).removeprefix("torch."),
+            f"window{self.window}",
+            f"cap{self.softcap:g}",
+        ]
         return "-".join(parts)
 
     @property
