@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simt_attention_harness import AttentionCase, check_attention
 from linear_harness import Execute
+from simt_attention_harness import AttentionCase, check_attention
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_call import AttentionCall
@@ -53,7 +53,9 @@ def test_decode_without_tensor_cores(case: AttentionCase, execute: Execute) -> N
     check_attention(_plan, lambda rows: rows == 1, case, execute, keys_at_once=_TILE)
 
 
-@pytest.mark.parametrize("geometry", [SimtDecodeGeometry(1), SimtDecodeGeometry(3, 2), SimtDecodeGeometry(64, 8, 1)])
+@pytest.mark.parametrize(
+    "geometry", [SimtDecodeGeometry(1, 4, 2), SimtDecodeGeometry(3, 2, 2), SimtDecodeGeometry(64, 8, 1)]
+)
 def test_any_splits_and_warps(geometry: SimtDecodeGeometry, execute: Execute) -> None:
     case = _one(1300, 70, heads=7, key_value_heads=1, head_dim=32)
     plan = lambda call: plan_attention_simt_decode(call, CHIP, geometry)  # noqa: E731
