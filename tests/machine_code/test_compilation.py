@@ -42,7 +42,7 @@ SINCE = {
     "scale_rows": "7.0",
 }
 """The first chip of each kernel that is not for all."""
-ONLY = {"linear_wgmma": "9.0"}
+ONLY = {"attention_wgmma": "9.0", "linear_wgmma": "9.0"}
 """The one chip of a kernel that is for no other."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import CACHE_TYPES, PAGE_SIZE, AttentionCall
 from pascaline.kernels.cuda.attention_decode import CAPABILITY, plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
@@ -15,7 +16,6 @@ from pascaline.kernels.cuda.op_kernel import cuda_kernel, no_needs
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.kernel import Kernel
-from pascaline.kernels.paged_attention import OP
 from pascaline.workload.op_costs import Axes
 
 
@@ -75,7 +75,7 @@ def _kernel(
             return Recipe((decode,))
         return Recipe((plan_prefill(call, chip), decode))
 
-    return cuda_kernel(OP, recipe, name=name, arithmetic=arithmetic, needs=needs, takes=takes)
+    return cuda_kernel(paged_attention.OP, recipe, name=name, arithmetic=arithmetic, needs=needs, takes=takes)
 
 
 def _takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:

@@ -69,8 +69,8 @@ def cuda_kernel(
         if not out.numel():
             return
         if op.in_place is None:
-            inputs = tuple(_aligned(value) for value in inputs)
-        key = (op.name, *_key(inputs), *parameters.items())
+            inputs = tuple(aligned(value) for value in inputs)
+        key = (op.name, *likeness_of(inputs), *parameters.items())
         runner = workspace.ops
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
 
@@ -87,7 +87,8 @@ def cuda_kernel(
     )
 
 
-def _key(inputs: tuple[Operand, ...]) -> Iterator[object]:
+def likeness_of(inputs: tuple[Operand, ...]) -> Iterator[object]:
+    """What launches of operands are bound alike by, strides of tensors among it."""
     for value in inputs:
         if isinstance(value, torch.Tensor):
             yield value.shape, value.stride(), value.dtype
@@ -95,7 +96,7 @@ def _key(inputs: tuple[Operand, ...]) -> Iterator[object]:
             yield likeness(cast(Shaped | None, value))
 
 
-def _aligned(value: Operand) -> Operand:
+def aligned(value: Operand) -> Operand:
     """Where a tensor begins elsewhere than vectors may, a copy."""
     if isinstance(value, torch.Tensor) and value.data_ptr() % ALIGNMENT_BYTES:
         return value.clone(memory_format=torch.contiguous_format)

@@ -1,7 +1,7 @@
 // y = x / sqrt(mean(x^2) + epsilon) * gain over rows of `columns` numbers: of tokens, or of each head of tokens.
 //
-// HAS_RESIDUAL: of sum = x + residual, which is written, too. The result is written as fp32 rows (HAS_ROWS), as the
-// QuantisedInput of a linear (IS_QUANTISED), or as both. All that is written is in one piece.
+// HAS_RESIDUAL: of x + residual, which becomes the residual. The result is written as fp32 rows (HAS_ROWS), as the
+// QuantisedInput of a linear (IS_QUANTISED), or as both, in one piece.
 //
 // A row is taken by a block, or, where it is short, by a warp, several rows a block. A warp's vectors are a slab each
 // time: its lanes have what quantise_input.cu would give them.
@@ -16,10 +16,10 @@
 using Gain = Element<GAIN_TYPE>;
 
 extern "C" __global__ void __launch_bounds__(ROWS * ROW_THREADS)
-rms_norm(const float* __restrict__ x, const float* __restrict__ residual, const void* __restrict__ gain,
-         const int32_t* __restrict__ inputs, float* __restrict__ sum, float* __restrict__ y,
-         uint32_t* __restrict__ codes, float* __restrict__ scales, int32_t* __restrict__ sums, int rows, int heads,
-         int columns, int token_stride, int head_stride, int residual_stride, uint32_t epsilon_bits) {
+rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* __restrict__ gain,
+         const int32_t* __restrict__ inputs, float* __restrict__ y, uint32_t* __restrict__ codes,
+         float* __restrict__ scales, int32_t* __restrict__ sums, int rows, int heads, int columns, int token_stride,
+         int head_stride, int residual_stride, uint32_t epsilon_bits) {
     let_next_launch_begin();
     const int index = blockIdx.x * ROWS + threadIdx.x / ROW_THREADS;
     if (ROWS > 1 && index >= rows) return;
@@ -32,15 +32,15 @@ rms_norm(const float* __restrict__ x, const float* __restrict__ residual, const 
     wait_for_launches_before();
     row.fill(columns, [&](int column) { return load_activation(own + column); });
     if constexpr (HAS_RESIDUAL) {
-        const float* const other = residual + size_t(token) * residual_stride;
+        float* const other = residual + size_t(token) * residual_stride;
         Row added;
-        added.fill(columns, [&](int column) { return load_activation(other + column); });
+        added.fill(columns, [&](int column) { return load_changing(other + column); });
 #pragma unroll
         for (int i = 0; i < VECTORS; i++) {
 #pragma unroll
             for (int j = 0; j < WIDTH; j++) row.vectors[i].values[j] += added.vectors[i].values[j];
         }
-        row.store(sum + size_t(index) * columns, columns);
+        row.store(other, columns);
     }
     const float inverse = inverse_root_mean_square(row, columns, bits_to_float(epsilon_bits));
 #pragma unroll

@@ -27,7 +27,7 @@ def plan_rms_norm(
 
     Parameters
     ----------
-    residual : (T, C), buffer "residual": what is normalised is its sum with x, written to "sum" (T, C).
+    residual : (T, C), buffer "residual", rows at any stride: it becomes its sum with x, which is normalised.
     quantised : the form in which a linear takes the result, in the buffers of `quantised_shapes`, in the
         order of "inputs" where permuted.
     has_rows : "y" is written.
@@ -66,7 +66,6 @@ def plan_rms_norm(
             "absent" if residual is None else "residual",
             "gain",
             "inputs" if is_permuted else "absent",
-            "absent" if residual is None else "sum",
             "y" if has_rows else "absent",
             *(("absent",) * 3 if quantised is None else QUANTISED_BUFFERS),
             *integers(tokens * heads, heads, columns, x.stride(0), x.stride(1) if x.dim() == 3 else 0),

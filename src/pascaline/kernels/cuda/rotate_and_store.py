@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from pascaline.core.errors import ShapeError
+from pascaline.kernels.cuda.attention_call import CACHE_TYPES
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.row_vectors import WARP, blocks_of, head_shape, integers, row_shape, vector_width
 from pascaline.kernels.cuda.specialisation import LaunchPlan, Specialisation, float_bits
-from pascaline.kernels.cuda.store_rows import BLOCK_HEADS, CACHE_TYPES, cache_strides
+from pascaline.kernels.cuda.store_rows import BLOCK_HEADS, cache_strides
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.sampling import plan_choose_tokens, plan_filter_tokens, plan_shape_logits
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
 from pascaline.weights.slabbed import SlabbedForm
@@ -70,5 +71,8 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "elementwise gelu_and_mul": plan_elementwise(
         Operation.GELU_AND_MUL, _GATED, _GATED, names=("gate", "up", "y")
     ),
+    "shape_logits": plan_shape_logits(_ROWS, _VOCABULARY, _VOCABULARY),
+    "choose_tokens": plan_choose_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
+    "filter_tokens": plan_filter_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
 }
 """By names that begin with the kernel's."""

@@ -5,12 +5,9 @@ from __future__ import annotations
 import torch
 
 from pascaline.core.errors import ShapeError
-from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
+from pascaline.kernels.cuda.attention_call import CACHE_TYPES
 from pascaline.kernels.cuda.row_vectors import blocks_of, head_shape, integers, vector_width
 from pascaline.kernels.cuda.specialisation import Integer, LaunchPlan, Specialisation
-
-CACHE_TYPES = {**NUMBER_TYPES, torch.int8: 3}
-"""As cache_place.cuh numbers them."""
 
 BLOCK_HEADS = 4
 """Of a block, a warp each."""
