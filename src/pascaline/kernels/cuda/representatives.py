@@ -14,7 +14,7 @@ import torch
 from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
 from pascaline.kernels.cuda.attention_call import AttentionCall
-from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
+from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, plan_attention_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
@@ -224,6 +224,15 @@ def _prefill(call: AttentionCall) -> Representative:
     )
 
 
+def _prefill_by_warpgroups(call: AttentionCall) -> Representative:
+    geometry = PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    return Representative(
+        f"attention_wgmma of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_fp16",
+        lambda chip: plan_attention_prefill(call, chip, geometry),
+    )
+
+
 def _of_a_step(name: str) -> Representative:
     return Representative(name, "fp32", lambda _: STEP_PLANS[name])
 
@@ -280,6 +289,8 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _prefill(attention_of(2048, 1, _HALF)),
     _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),
     _prefill(attention_of(512, 16, torch.int8)),
+    _prefill_by_warpgroups(attention_of(2048, 1, _HALF)),
+    _prefill_by_warpgroups(attention_of(512, 16, _BRAIN, head_dim=64, window=1024, softcap=50.0)),
     _prefill(attention_of(512, 16, _HALF, head_dim=256, window=1024, softcap=50.0)),
     *map(_of_a_step, STEP_PLANS),
 )
