@@ -173,7 +173,8 @@ attention_wgmma(const float* query, const uint8_t* key_cache, const uint8_t* val
         if (first + TILE_TOKENS - 1 > tile.first_position || (HAS_WINDOW && first < tile.end - window)) {
             Rows::mask(scores, tile, first, window);
         }
-        rows.weigh(scores, sums, factor);
+        float corrections[Rows::COUNT];
+        if (rows.weigh(scores, corrections, factor)) Rows::scale_sums(sums, corrections);
         uint32_t weights[TILE_TOKENS / 16][4];
 #pragma unroll
         for (int step = 0; step < TILE_TOKENS / 16; step++) {
