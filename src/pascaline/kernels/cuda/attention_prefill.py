@@ -31,6 +31,8 @@ _MOST_DIM_OF_TWO_TILES = 128
 """Up to here a warp has registers for the sums of 32 rows."""
 _WARPGROUP_DIMS = (64, 128)
 """Heads whose queries and sums a warp of 16 rows has registers for."""
+_SWIZZLE_BYTES = 1 << 10
+"""Tiles that are swizzled begin at a multiple of that."""
 _MOST_SHARES = 32
 _STATIC_SHARED_BYTES = 64
 _RESERVED_SHARED_BYTES = 1 << 10
@@ -58,7 +60,7 @@ class PrefillGeometry:
     def shared_bytes(self, call: AttentionCall) -> int:
         """Queries, tiles of keys and values on their way, and one of codes made numbers."""
         if self.by_warpgroups:
-            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim
+            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim + _SWIZZLE_BYTES
         row_bytes = 2 * call.head_dim + 16
         tile = self.tile_tokens * row_bytes
         if call.cache_dtype == torch.int8:
