@@ -9,13 +9,11 @@
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
 constexpr int ITEMS = 16, CHUNK = ITEMS * THREADS;  // a thread has every 256th logit of a chunk
 
-struct alignas(16) Chunk {
-    uint64_t first;  // the place of the most likely token
+struct Chunk {
+    uint64_t first;  // the place of the most likely token; an infinite logit's if there is a NaN
     uint64_t mass;   // of all weights, relative to that token's
-    float least;     // of those that are finite; else infinite
-    float most;
-    int32_t has_infinity;  // or NaN
-    int32_t unused;
+    float least;     // of the logits that are finite
+    float unused;
 };
 
 struct Shared {
@@ -23,7 +21,6 @@ struct Shared {
     float values[CHUNK];  // of threads that have them; so that loops over them need not be unrolled
     uint64_t longs[WARPS];
     float floats[WARPS];
-    int32_t integers[WARPS];
     uint64_t segments[ITEMS * WARPS];
     uint32_t arrived;
     int32_t chosen;
@@ -85,7 +82,8 @@ PASCALINE_INLINE int draw_from_all(const Chunk& own, int chunks, float most, con
                                    Shared& shared) {
     const Line& line = shared.line;
     const bool has_chunk = int(threadIdx.x) < chunks;
-    const uint64_t scale = has_chunk ? weight_of(own.most, most, line.exponent) : 0;
+    const float own_most = bounded(logit_at(own.first));
+    const uint64_t scale = has_chunk ? weight_of(own_most, most, line.exponent) : 0;
     bool is_cut;
     // mass * scale / 2^WEIGHT_BITS
     const uint64_t product = multiply_high(own.mass << 8, scale << (64 - WEIGHT_BITS - 8), is_cut);
@@ -96,7 +94,7 @@ PASCALINE_INLINE int draw_from_all(const Chunk& own, int chunks, float most, con
     if (int(threadIdx.x) == chunk) {
         const uint64_t within = uint64_t(double(rest) / double(mass) * double(own.mass));
         shared.segments[0] = within < own.mass ? within : own.mass - 1;
-        shared.floats[0] = own.most;
+        shared.floats[0] = own_most;
     }
     __syncthreads();
     const uint64_t target = shared.segments[0];
@@ -115,9 +113,9 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
               Chunk* __restrict__ found, uint32_t* __restrict__ arrivals, int vocabulary, int stride) {
     __shared__ Shared shared;
     let_next_launch_begin();
-    wait_for_launches_before();
     const int chunks = gridDim.x, chunk = blockIdx.x;
     if (threadIdx.x == 0) shared.line = load_line(lines, blockIdx.y);
+    wait_for_launches_before();
     __syncthreads();
     const Line& line = shared.line;
     const float* const row = logits_of(line, logits, shaped, vocabulary, stride);
@@ -126,11 +124,9 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
 
     uint64_t first = ~uint64_t(0);
     float least = LARGEST;
-    bool has_infinity = false;
 #pragma unroll
     for (int item = 0; item < ITEMS; item++) {
-        const float value = bounded(values[item]);
-        has_infinity |= !(values[item] <= LARGEST);
+        const float value = values[item] <= LARGEST ? values[item] : bits_to_float(INFINITY_BITS);
         if (value >= -LARGEST) least = fminf(least, value);
         const int id = chunk * CHUNK + item * THREADS + threadIdx.x;
         const uint64_t place = place_of(value, id);
@@ -138,8 +134,7 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     }
     first = over_block<LeastValue>(first, shared.longs);
     least = over_block<LeastValue>(least, shared.floats);
-    const int any_infinity = over_block<MostValue>(int32_t(has_infinity), shared.integers);
-    const float most = logit_at(first);
+    const float most = bounded(logit_at(first));
     uint64_t mass = 0;
     if (line.way == FROM_ALL) {
         keep_chunk(values, shared);
@@ -149,24 +144,22 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
         }
         mass = over_block<SumOfValues>(mass, shared.longs);
     }
-    Chunk own = {first, mass, least, most, any_infinity, 0};
+    Chunk own = {first, mass, least, 0.0f};
     Chunk* const of_line = found + size_t(blockIdx.y) * chunks;
     if (threadIdx.x == 0) of_line[chunk] = own;
     if (!comes_last(arrivals + blockIdx.y, chunks, shared.arrived)) return;
 
-    own = {~uint64_t(0), 0, LARGEST, bits_to_float(MINUS_INFINITY), 0, 0};
+    own = {~uint64_t(0), 0, LARGEST, 0.0f};
     if (int(threadIdx.x) < chunks) {
         const Chunk* const one = of_line + threadIdx.x;
         own.first = load_fresh(&one->first);
         own.mass = load_fresh(&one->mass);
         own.least = load_fresh(&one->least);
-        own.most = load_fresh(&one->most);
-        own.has_infinity = load_fresh(&one->has_infinity);
     }
     first = over_block<LeastValue>(own.first, shared.longs);
     least = over_block<LeastValue>(own.least, shared.floats);
-    const bool is_finite = over_block<MostValue>(own.has_infinity, shared.integers) == 0;
-    const float line_most = logit_at(first);
+    const bool is_bounded = logit_at(first) <= LARGEST;
+    const float line_most = bounded(logit_at(first));
     int token = int(uint32_t(first));
     if (line.way == FROM_ALL && line_most >= -LARGEST) {
         token = draw_from_all(own, chunks, line_most, row, vocabulary, shared);
@@ -175,11 +168,12 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     ranges[blockIdx.y] = {least, line_most};
     Choice& choice = choices[line.row];
     if (line.is_raw) {
-        choice.is_finite = is_finite && line_most >= -LARGEST;
+        choice.is_finite = is_bounded && line_most >= -LARGEST;
         choice.most = line_most;
     }
     if (line.way == ONLY_LOOKED_AT) return;
     ids[line.row] = token;
     choice.token = token;
-    choice.logit = load_fresh(logits + size_t(line.row) * stride + token);
+    const bool is_most = line.is_raw && line.way == GREEDY;
+    choice.logit = is_most ? line_most : load_fresh(logits + size_t(line.row) * stride + token);
 }

@@ -80,12 +80,12 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
               uint32_t* __restrict__ arrivals, int vocabulary, int stride) {
     __shared__ Shared shared;
     let_next_launch_begin();
-    wait_for_launches_before();
     if (threadIdx.x == 0) {
-        const uint4 words = load_fresh(reinterpret_cast<const uint4*>(jobs + blockIdx.y));
+        const uint4 words = load_once(reinterpret_cast<const uint4*>(jobs + blockIdx.y));
         shared.job = {int32_t(words.x), int32_t(words.y), int32_t(words.z), 0};
         shared.line = load_line(lines, shared.job.line);
     }
+    wait_for_launches_before();
     __syncthreads();
     const Job& job = shared.job;
     const Line& line = shared.line;

@@ -58,7 +58,7 @@ REPORT = numpy.dtype([("mass", "u8"), ("ids", "i4", MOST_REPORTED), ("logits", "
 
 _MOST_CHUNKS = 256
 _CHUNK, _FILTERED_CHUNK = 4096, 8192
-_CHUNK_BYTES, _BINS_BYTES = 32, 1024 * 12 + 16
+_CHUNK_BYTES, _BINS_BYTES = 24, 1024 * 12 + 16
 
 MOST_TOKENS = _MOST_CHUNKS * _CHUNK
 """Of a vocabulary."""

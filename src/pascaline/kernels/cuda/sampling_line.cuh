@@ -32,6 +32,7 @@ struct Range {
     float least, most;
 };
 
+// What the host has copied to the card, and no launch writes: read before those before are done.
 PASCALINE_INLINE Line load_line(const Line* lines, int line) {
     union {
         uint4 words[sizeof(Line) / 16];
@@ -39,7 +40,7 @@ PASCALINE_INLINE Line load_line(const Line* lines, int line) {
     } loaded;
 #pragma unroll
     for (int i = 0; i < int(sizeof(Line) / 16); i++) {
-        loaded.words[i] = load_fresh(reinterpret_cast<const uint4*>(lines + line) + i);
+        loaded.words[i] = load_once(reinterpret_cast<const uint4*>(lines + line) + i);
     }
     return loaded.line;
 }

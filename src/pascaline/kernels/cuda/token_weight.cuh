@@ -4,7 +4,7 @@
 #include "platform_rounding.cuh"
 
 constexpr float LARGEST = 3.402823466e38f;
-constexpr uint32_t NO_NUMBER = 0x7FC00000u, MINUS_INFINITY = 0xFF800000u;
+constexpr uint32_t INFINITY_BITS = 0x7F800000u, MINUS_INFINITY = 0xFF800000u;
 
 // What the largest logit weighs, as a power of two. Sums of 2^20 weights fit 63 bits.
 constexpr int WEIGHT_BITS = 43;
