@@ -44,7 +44,7 @@ class DecodeCase:
     rows: tuple[int, ...] = ()
     most_rows: int = 1
     multiprocessors: int = 3
-    geometry: AttentionDecodeGeometry = field(default=AttentionDecodeGeometry(2, 2))
+    geometry: AttentionDecodeGeometry = field(default=AttentionDecodeGeometry(2, 2, least_pages=1))
     query_size: float = 1.0
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class DecodeCase:
         parts += [f"{len(self.contexts)}of{max(self.contexts)}", f"window{self.window}", f"cap{self.softcap}"]
         parts += [f"rows{self.most_rows}", f"{self.multiprocessors}sm", f"q{self.query_size}"]
         geometry = self.geometry
-        return "-".join([*parts, f"{geometry.warps}x{geometry.stages}x{geometry.blocks}"])
+        return "-".join([*parts, f"{geometry.warps}x{geometry.stages}x{geometry.step_pages}x{geometry.blocks}"])
 
 
 CASES = [
@@ -66,7 +66,7 @@ CASES = [
     DecodeCase((200, 190), key_value_heads=1, multiprocessors=4),
     DecodeCase(tuple(range(1, 36))),
     # Page numbers beyond the first 32 of a warp.
-    DecodeCase((1500,), 2, 1, geometry=AttentionDecodeGeometry(1, 3), multiprocessors=1),
+    DecodeCase((1500,), 2, 1, geometry=AttentionDecodeGeometry(1, 3, least_pages=1), multiprocessors=1),
     # Groups.
     DecodeCase((40, 3), 3, 3),
     DecodeCase((40, 3), 7, 1),
@@ -77,7 +77,11 @@ CASES = [
     *(DecodeCase((50, 9), head_dim=size) for size in (16, 80, 96, 112, 128, 192, 256)),
     *(DecodeCase((50, 9), head_dim=size, cache_dtype=BYTES) for size in (16, 64, 80, 96, 112, 128, 192, 256)),
     *(DecodeCase((150, 9), head_dim=size, cache_dtype=BRAIN) for size in (64, 128)),
-    DecodeCase((400, 21), 7, 1, 128, geometry=AttentionDecodeGeometry(4, 3)),
+    DecodeCase((400, 21), 7, 1, 128, geometry=AttentionDecodeGeometry(4, 3, 2)),
+    # Two pages a step, of which the last has one.
+    DecodeCase((700, 300, 20), geometry=AttentionDecodeGeometry(2, 2, 2, least_pages=1)),
+    DecodeCase((1700, 33), 7, 1, 128, BYTES, geometry=AttentionDecodeGeometry(3, 3, 2)),
+    DecodeCase((1500, 40), 2, 1, 64, BRAIN, geometry=AttentionDecodeGeometry(1, 3, 2), multiprocessors=1),
     # Windows and caps.
     DecodeCase((100, 5, 33), window=24),
     DecodeCase((100, 5, 33), window=1),
