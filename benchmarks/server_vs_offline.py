@@ -16,17 +16,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import signal
 import statistics
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
-from harness.json_lines import Worker, WorkerError, first_environment
+from harness.json_lines import Worker, WorkerError
 from harness.machine import (
     load_average,
     measured_cpu,
@@ -37,10 +32,11 @@ from harness.machine import (
     write_result,
 )
 from harness.other_work import OtherWork, process_cpu_s
+from harness.served_model import Server, serving
+from harness.streaming_client import check_whole
 from harness.texts import MORE_TEXTS, TEXTS
 
 from pascaline.cli.ending import run
-from pascaline.core.errors import EngineError
 from pascaline.report.run_record import Row, RunRecord
 
 CASE = "server-vs-offline"
@@ -51,15 +47,6 @@ MOST_COST = 0.10
 CPUS = os.cpu_count() or 1
 MEMORY_SHARE = 0.2
 """Of what is free, for each of the two engines."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that listens, by its processes."""
-
-    port: int
-    pid: int
-    engine_pid: int
 
 
 @dataclass(frozen=True)
@@ -129,7 +116,7 @@ def _run(model: str, rounds: int) -> int:
     before = load_average()
     cpu = measured_cpu(physical_cores())
     with (
-        _serving(model) as server,
+        serving(model, ("--gpu-memory-utilization", str(MEMORY_SHARE))) as server,
         Worker(sys.executable, "streaming_client", str(server.port)) as client,
         Worker(sys.executable, "offline_worker", model, str(MEMORY_SHARE)) as offline,
     ):
@@ -158,30 +145,6 @@ def _run(model: str, rounds: int) -> int:
     return 1 if statistics.median(each.cost for each in done) > MOST_COST else 0
 
 
-@contextmanager
-def _serving(model: str) -> Iterator[Server]:
-    """`pascaline serve` on a free port, stopped afterwards."""
-    options = ("--port", "0", "--gpu-memory-utilization", str(MEMORY_SHARE))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pascaline.cli.app", "serve", model, *options],
-        env=first_environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = []
-        for line in process.stderr or ():
-            said.append(line)
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)/v1\b", line):
-                [engine] = psutil.Process(process.pid).children()
-                yield Server(int(found[1]), process.pid, engine.pid)
-                return
-        raise EngineError(f"the server did not start: {''.join(said).strip()}")
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.communicate()
-
-
 def _round(number: int, model: str, server: Server, client: Worker, offline: Worker) -> Round:
     """Offline and served, the first to go changing from round to round."""
     texts = list((TEXTS | MORE_TEXTS).values())[:STREAMS]
@@ -200,7 +163,7 @@ def _offline(prompts: list[str], offline: Worker) -> Offline:
     began = process_cpu_s(offline.pid)
     answer = offline.ask("generate", prompts=prompts, max_tokens=TOKENS)
     cpu_s = process_cpu_s(offline.pid) - began
-    _check(answer["tokens"], "offline")
+    check_whole(answer["tokens"], STREAMS, TOKENS)
     return Offline(answer["seconds"], cpu_s)
 
 
@@ -212,14 +175,9 @@ def _served(prompts: list[str], model: str, server: Server, client: Worker) -> S
     answer = client.ask("stream", bodies=[body | {"prompt": prompt} for prompt in prompts])
     share = others.share()
     engine, own = (process_cpu_s(pid) - start for pid, start in zip(pids, began, strict=True))
-    _check(answer["tokens"], "served")
+    check_whole(answer["tokens"], STREAMS, TOKENS)
     seconds = answer["seconds"]
     return Served(seconds, engine, own, answer["cpu_seconds"], share * seconds * CPUS)
-
-
-def _check(tokens: list[int], side: str) -> None:
-    if tokens != [TOKENS] * STREAMS:
-        raise EngineError(f"{side}: streams of {tokens} tokens", expected=f"{STREAMS} of {TOKENS}")
 
 
 def _summary(done: list[Round]) -> list[str]:

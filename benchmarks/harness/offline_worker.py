@@ -1,9 +1,14 @@
-"""`LLM` in a process of its own: `python -m harness.offline_worker MODEL MEMORY_SHARE`."""
+"""`LLM` in a process of its own: `python -m harness.offline_worker MODEL MEMORY_SHARE [SETTINGS]`.
+
+SETTINGS are more of its arguments, a JSON object.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from typing import Any
 
 from harness.json_lines import Answer, serve
 from pascaline import LLM, SamplingParams
@@ -12,10 +17,10 @@ from pascaline import LLM, SamplingParams
 class Generation:
     """Generates for all prompts at once."""
 
-    def __init__(self, model: str, memory_share: float) -> None:
-        self._llm = LLM(model, gpu_memory_utilization=memory_share)
+    def __init__(self, model: str, memory_share: float, settings: dict[str, Any]) -> None:
+        self._llm = LLM(model, gpu_memory_utilization=memory_share, **settings)
 
-    def generate(self, prompts: list[str], max_tokens: int) -> Answer:
+    def generate(self, prompts: list[str | list[int]], max_tokens: int) -> Answer:
         """Time from the texts to the texts."""
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True)
         began = time.perf_counter()
@@ -25,7 +30,9 @@ class Generation:
 
 
 def main() -> None:
-    serve({}, {"generate": Generation(sys.argv[1], float(sys.argv[2])).generate})
+    model, share, *settings = sys.argv[1:]
+    generation = Generation(model, float(share), json.loads(settings[0]) if settings else {})
+    serve({}, {"generate": generation.generate})
 
 
 if __name__ == "__main__":

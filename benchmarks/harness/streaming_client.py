@@ -14,6 +14,7 @@ import sys
 import time
 
 from harness.json_lines import Answer, serve
+from pascaline.core.errors import EngineError
 
 _BUFFER_BYTES = 1 << 22
 _RECEIVE_BYTES = 1 << 20
@@ -56,6 +57,17 @@ class Streams:
             "wakeups": wakeups,
             "tokens": [_completion_tokens(b"".join(parts)) for parts in received.values()],
         }
+
+
+def check_whole(tokens: list[int], streams: int, each: int) -> None:
+    """Hold the tokens of all streams against what was asked for.
+
+    Raises
+    ------
+    EngineError : some stream has fewer, or more.
+    """
+    if tokens != [each] * streams:
+        raise EngineError(f"streams of {tokens} tokens", expected=f"{streams} of {each}")
 
 
 def _request(body: dict[str, object]) -> bytes:

@@ -38,10 +38,11 @@ SINCE = {
     "linear_tile": "6.1",
     "order_input": "7.0",
     "quantise_input": "6.1",
+    "scale_back": "7.0",
     "scale_rows": "7.0",
 }
 """The first chip of each kernel that is not for all."""
-ONLY = {"linear_wgmma": "9.0"}
+ONLY = {"attention_wgmma": "9.0", "linear_wgmma": "9.0"}
 """The one chip of a kernel that is for no other."""
 
 

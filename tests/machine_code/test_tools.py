@@ -60,7 +60,7 @@ def test_interrupted_while_it_compiles(tool: str, times: int, tmp_path: Path) ->
     [
         ("audit.py", "quantise_input.cu", "--chip", "6.1"),
         ("compile_all.py", "--cuda", "12.6", "--chip", "6.1", "--form", "Q4_K", "--rows", "1", "--count"),
-        ("examine.py", "scale_rows.cu", "-D", "INPUT_TYPE=0", "-D", "HAS_PERMUTATION=0"),
+        ("examine.py", "scale_rows.cu", "-D", "INPUT_TYPE=0", "-D", "WIDTH=4", "-D", "HAS_PERMUTATION=0"),
     ],
     ids=lambda command: command[0],
 )

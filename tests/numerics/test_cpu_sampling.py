@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 from native_libraries import NEEDS_LIBRARY, RUNNABLE, load
+from sampling_cases import compare_sampled, random_logits, random_sequences
 
 from pascaline.engine.sampler import Sampled, sample, sample_by_torch
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
@@ -21,74 +22,22 @@ ROWS = 24
 INFINITY = math.inf
 
 
-def random_params(shuffle: random.Random, vocabulary: int) -> SamplingParams:
-    """Any filters, mostly not all at once, and temperatures of every size."""
-    return SamplingParams(
-        temperature=shuffle.choice([0.0, 1e-300, 1e-6, 0.1, 0.5, 0.8, 1.0, 1.3, 3.0, 50.0, 100.0]),
-        top_k=shuffle.choice([0, 0, 0, 1, 2, 7, 40, 300, 10_000]),
-        top_p=shuffle.choice([1.0, 1.0, 0.999999, 0.95, 0.6, 0.1, 1e-9]),
-        min_p=shuffle.choice([0.0, 0.0, 0.0, 1e-9, 0.05, 0.4, 1.0]),
-        repetition_penalty=shuffle.choice([1.0, 1.0, 1.0, 1.3]),
-        frequency_penalty=shuffle.choice([0.0, 0.0, 0.7]),
-        logit_bias=shuffle.choice([{}, {}, {0: 5.0}]),
-        logprobs=shuffle.choice([None, None, 0, 5, 20]) if vocabulary >= MAX_LOGPROBS else None,
-    )
-
-
-def random_logits(shuffle: random.Random, vocabulary: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(shuffle.randrange(2**31))
-    logits = torch.randn(ROWS, vocabulary, generator=generator) * shuffle.choice([0.01, 1.0, 4.0, 30.0])
-    kind = shuffle.randrange(5)
-    if kind == 0:
-        logits = logits.round()  # ties
-    if kind == 1:
-        logits[:, torch.rand(vocabulary, generator=generator) < 0.7] = -INFINITY
-        logits[:, shuffle.randrange(vocabulary)] = 1.0
-    if kind == 2:
-        logits[:, : 1 + vocabulary // 50] += 15  # few that are likely
-    return logits
-
-
-def random_sequences(shuffle: random.Random, vocabulary: int) -> list[Sequence]:
-    sequences = []
-    for _ in range(ROWS):
-        prompt = [shuffle.randrange(vocabulary) for _ in range(3)]
-        sequence = Sequence(
-            1, 0, 0, random_params(shuffle, vocabulary), shuffle.randrange(2**40), prompt, len(prompt)
-        )
-        for _ in range(shuffle.randrange(4)):
-            sequence.append(shuffle.randrange(vocabulary))
-        sequences.append(sequence)
-    return sequences
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_every_choice_is_torchs(seed: int) -> None:
     """1440 rows; tokens are the same, log-probabilities within fp32's rounding."""
     shuffle = random.Random(seed)
     vocabulary = shuffle.choice([1, 2, 15, 16, 63, 64, 65, 511, 513, 1000, 4099, 20_001])
-    logits = random_logits(shuffle, vocabulary)
-    sequences = random_sequences(shuffle, vocabulary)
-    for row, (ours, theirs) in enumerate(
-        zip(sample(logits, sequences), sample_by_torch(logits, sequences), strict=True)
-    ):
-        assert (ours.token_id, ours.is_finite) == (theirs.token_id, True), (row, sequences[row].params)
-        assert (ours.logprob is None) == (theirs.logprob is None)
-        if theirs.logprob is None or theirs.top_logprobs is None or ours.top_logprobs is None:
-            continue
-        assert ours.logprob == pytest.approx(theirs.logprob, abs=2e-5, rel=1e-6)
-        values = [value for _, value in theirs.top_logprobs]
-        assert [value for _, value in ours.top_logprobs] == pytest.approx(values, abs=2e-5, rel=1e-6)
-        # Equals come in the order of their ids.
-        assert ours.top_logprobs == sorted(ours.top_logprobs, key=lambda pair: (-pair[1], pair[0]))
+    logits = random_logits(shuffle, ROWS, vocabulary)
+    sequences = random_sequences(shuffle, ROWS, vocabulary)
+    compare_sampled(sample(logits, sequences), sample_by_torch(logits, sequences), sequences)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_choices_depend_on_nothing_but_the_row(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instruction set, number of threads, and rows beside it: the same token and the same bits."""
     shuffle = random.Random(1000 + seed)
-    logits = random_logits(shuffle, 4099)
-    sequences = random_sequences(shuffle, 4099)
+    logits = random_logits(shuffle, ROWS, 4099)
+    sequences = random_sequences(shuffle, ROWS, 4099)
     expected: list[Sampled] | None = None
     for instructions in RUNNABLE:
         library = load(instructions)

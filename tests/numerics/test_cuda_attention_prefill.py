@@ -15,7 +15,8 @@ from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, geometries, plan_attention_prefill
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
-CHIP = ChipLimits((9, 0), 4, 227 << 10)
+CHIP = ChipLimits((8, 0), 4, 163 << 10)
+HOPPER = ChipLimits((9, 0), 4, 227 << 10)
 SMALL = PrefillGeometry(2, 1, 32, 2, 1)
 LONG = 70
 CASES = (
@@ -63,6 +64,33 @@ def _check(
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_prefill(case: AttentionCase, execute: Execute) -> None:
     _check(case, None, execute)
+
+
+@pytest.mark.parametrize("warps", [4, 8])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *(case for case in CASES if case.head_dim in (64, 128)),
+        AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500),
+        AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0),
+    ],
+    ids=str,
+)
+def test_attention_by_warpgroups(case: AttentionCase, warps: int, execute: Execute) -> None:
+    geometry = PrefillGeometry(warps, 1, 64, 2 + warps // 8, 1, by_warpgroups=True)
+    _check(case, geometry, execute, replace(HOPPER, multiprocessors=30))
+
+
+def test_which_heads_go_by_warpgroups() -> None:
+    for case, is_wide in (
+        (AttentionCase(((9, 9),)), True),
+        (AttentionCase(((9, 9),), head_dim=128, cache_dtype=torch.bfloat16), True),
+        (AttentionCase(((9, 9),), head_dim=96), False),
+        (AttentionCase(((9, 9),), head_dim=256), False),
+        (AttentionCase(((9, 9),), cache_dtype=torch.int8), False),
+    ):
+        entry = plan_attention_prefill(case.call, HOPPER).specialisation.entry
+        assert entry == ("attention_wgmma" if is_wide else "attention_prefill")
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)

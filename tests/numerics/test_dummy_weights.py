@@ -23,7 +23,6 @@ from pascaline.workload.holdings import held_weights, resident_bytes, settled_ty
 from pascaline.workload.stored_weight import StoredTensor
 from pascaline.workload.told_directory import open_dummy
 
-CPU = torch.device("cpu")
 BY_NAME = {case.name: case for case in CASES}
 NOT_TOLD = (
     "gptq v2, fp32 scales",  # settings do not say of what type scales are
@@ -92,7 +91,7 @@ def test_it_is_the_same_model_every_time_and_reads_no_data(tmp_path: Path) -> No
 
 def made_up(name: str, shape: tuple[int, int], path: Path) -> Weight:
     reader = weight_reader(open_dummy(path))
-    return reader.locate(name, shape).load(CPU)
+    return reader.locate(name, shape).load()
 
 
 @pytest.mark.parametrize("type_name", sorted(FORMATS))

@@ -60,7 +60,9 @@ def run(recipe: Recipe, operands: dict[str, torch.Tensor | None]) -> None:
             continue
         names = {name for name in step.arguments if isinstance(name, str)}
         arrays = {name: as_array(tensor) for name in names if (tensor := buffers.get(name)) is not None}
-        run_plan(step, arrays, names & {"y", *recipe.handed_on} - read_by(step))
+        updates = {"y"} if step.specialisation.entry == "scale_back" else set()
+        written = names & {"y", *recipe.handed_on} - read_by(step) - updates
+        run_plan(step, arrays, written, updates=updates)
 
 
 def read_by(plan: LaunchPlan) -> set[str]:

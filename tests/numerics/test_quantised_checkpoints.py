@@ -43,12 +43,14 @@ from transformers_reference import ALLOWED_UNITS
 from pascaline.checkpoint.safetensors_folder import SafetensorsFolder
 from pascaline.core.errors import CheckpointError, UnsupportedError
 from pascaline.formats import WeightReader
+from pascaline.formats.destination import Card
 from pascaline.models import FAMILIES
 from pascaline.weights import Weight
 from pascaline.workload.schemes import SCHEMES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "quantised"
 LAYERS = sorted(path.stem for path in FIXTURES.glob("*.safetensors"))
+CPU = torch.device("cpu")
 ROWS, COLUMNS = 64, 256
 GROUP_SIZES = (32, 64, 128, -1)
 ASYMMETRIC, ACT_ORDER = Settings(symmetric=False), Settings(act_order=True)
@@ -60,6 +62,12 @@ def weight_of(folder: Path, module: str, shape: tuple[int, int]) -> Weight:
     stored = WeightReader.of(checkpoint).locate(f"{module}.weight", shape)
     weight = stored.load()
     in_file = sum(checkpoint.tensors[name].nbytes for name in stored.names)
+    # A card's way, with memory of this machine in the card's place.
+    card = Card(CPU)
+    there = stored.load(card)
+    card.close()
+    assert there.resident_bytes == weight.resident_bytes
+    assert torch.equal(values_of(there), values_of(weight))
     checkpoint.close()
     # The zeros of a row fill whole bytes, which only counts in rows as short as these.
     assert weight.resident_bytes <= stored.resident_bytes <= 1.02 * in_file + 2 * shape[0]

@@ -12,7 +12,7 @@ import pytest
 from pascaline.core.env import cache_dir
 from pascaline.core.errors import CheckpointError, ConfigError, PascalineError
 from pascaline.core.files import write_atomically
-from pascaline.core.progress import Progress, Stage
+from pascaline.core.progress import Progress, Stage, StageTimes
 from pascaline.core.units import format_bytes, format_number, format_seconds
 
 
@@ -130,6 +130,27 @@ def test_without_prediction_or_work_nothing_is_expected(clock: list[float]) -> N
         clock[0] += 1.0
         stage.advance(1.0)
     assert [report.expected_s for report in reports] == [None, None, 1.0]
+
+
+def test_each_stage_s_expected_and_real_time_is_kept(clock: list[float]) -> None:
+    reports: list[Progress] = []
+    times = StageTimes(reports.append)
+    with Stage(times, "loading", 2.0, "files", expected_s=1.0) as loading:
+        for _ in range(2):
+            clock[0] += 3.0
+            loading.advance(1.0)
+        with Stage(times, "compiling", 1.0, "kernels"):
+            clock[0] += 0.5
+    for seconds in (1.0, 2.0):
+        with Stage(times, "again", 1.0, "times", expected_s=seconds / 2):
+            clock[0] += seconds
+    assert times.stages == [
+        ("compiling", None, 0.5),
+        ("loading", 1.0, 6.5),
+        ("again", 0.5, 1.0),
+        ("again", 1.0, 2.0),
+    ]
+    assert [report.stage for report in reports if report.finished] == [name for name, *_ in times.stages]
 
 
 def test_a_stage_that_fails_ends_too(clock: list[float]) -> None:

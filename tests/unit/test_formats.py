@@ -17,8 +17,10 @@ import pascaline.formats
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import CheckpointError, UnsupportedError
-from pascaline.formats import FORMATS, Format, StoredRows, StoredTensors, WeightReader
-from pascaline.weights import Dense, Weight
+from pascaline.formats import FORMATS, IN_MEMORY, Format, StoredRows, StoredTensors, WeightReader
+from pascaline.formats.destination import Card
+from pascaline.weights import Dense, Packed, Weight
+from pascaline.weights.codes import Codes, Plane
 from pascaline.workload.weight_form import TENSOR_FORMS
 
 # Where each block keeps fp16 numbers, by byte; the rest of a block are codes, and any byte is valid.
@@ -93,7 +95,7 @@ def same_bits(left: NDArray[numpy.float32], right: NDArray[numpy.float32]) -> bo
 def test_dequantises_bit_for_bit_as_the_gguf_package(item: Format) -> None:
     data = random_bytes(item.type_name, ROWS, COLUMNS)
     expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
-    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))])
+    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))], IN_MEMORY)
     assert weight.shape == (ROWS, COLUMNS)
     assert same_bits(dequantised(weight, 0, ROWS, COLUMNS), expected)
     assert same_bits(dequantised(weight, 5, 9, COLUMNS), expected[5:9])
@@ -104,7 +106,7 @@ def test_dequantises_bit_for_bit_as_the_gguf_package(item: Format) -> None:
 def test_rows_are_gathered_and_reordered(item: Format) -> None:
     data = random_bytes(item.type_name, ROWS, COLUMNS)
     expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
-    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))])
+    weight = item.load([StoredRows(lambda: memoryview(data), (ROWS, COLUMNS))], IN_MEMORY)
     rows = [7, 0, 7, ROWS - 1]
     out = torch.full((len(rows), COLUMNS), float("nan"))
     weight.gather(torch.tensor(rows), out)
@@ -120,7 +122,7 @@ def test_tensors_below_each_other_are_read_as_one(item: Format) -> None:
     data = random_bytes(item.type_name, ROWS, COLUMNS)
     expected = dequantised_by_gguf(item.type_name, data, ROWS, COLUMNS)
     parts = tuple(StoredRows(lambda: memoryview(data), (ROWS, COLUMNS), heads) for heads in (3, None, 2))
-    weight = item.load(parts)
+    weight = item.load(parts, IN_MEMORY)
     assert weight.shape == (3 * ROWS, COLUMNS)
     assert same_bits(dequantised(weight, ROWS, 2 * ROWS, COLUMNS), expected)
     for start, heads in ((0, 3), (2 * ROWS, 2)):
@@ -148,7 +150,7 @@ def test_only_tensors_of_one_format_and_width_are_joined() -> None:
 @pytest.mark.parametrize("item", FORMATS.values(), ids=list(FORMATS))
 def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shape: tuple[int, int]) -> None:
     data = random_bytes(item.type_name, *shape)
-    weight = item.load([StoredRows(lambda: memoryview(data), shape)])
+    weight = item.load([StoredRows(lambda: memoryview(data), shape)], IN_MEMORY)
     assert weight.resident_bytes == len(data)
     assert TENSOR_FORMS[item.type_name].packed_bytes(*shape) == len(data)
     before = dequantised(weight, 0, *shape)
@@ -159,7 +161,7 @@ def test_keeps_as_many_bytes_as_the_file_and_none_of_the_file(item: Format, shap
 @pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
 def test_dense_vectors_are_kept_as_stored(type_name: str) -> None:
     data = random_bytes(type_name, 1, 7)
-    weight = FORMATS[type_name].load([StoredRows(lambda: memoryview(data), (7,))])
+    weight = FORMATS[type_name].load([StoredRows(lambda: memoryview(data), (7,))], IN_MEMORY)
     assert isinstance(weight, Dense)
     assert weight.shape == (7,)
     assert weight.tensor.view(torch.uint8).numpy().tobytes() == data
@@ -196,7 +198,7 @@ def write(writer: GGUFWriter) -> None:
 @pytest.mark.parametrize("shape", [(64,), (2, 48), (2, 2, 256)])
 def test_block_formats_refuse_shapes_without_whole_blocks(type_name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(CheckpointError, match=r"two axes, the last a multiple of (32|256)"):
-        FORMATS[type_name].load([StoredRows(lambda: memoryview(b""), shape)])
+        FORMATS[type_name].load([StoredRows(lambda: memoryview(b""), shape)], IN_MEMORY)
 
 
 def one_tensor(folder: Path, blocks: NDArray[numpy.uint8], type_name: str) -> Checkpoint:
@@ -244,3 +246,41 @@ def test_every_file_is_listed() -> None:
     }
     assert found == set(FORMATS)
     assert all(item.type_name == name for name, item in FORMATS.items())
+
+
+@pytest.mark.parametrize("type_name", sorted(FORMATS))
+@pytest.mark.parametrize("heads", [None, 4])
+def test_what_is_brought_to_a_device_and_packed_there_is_the_same(type_name: str, heads: int | None) -> None:
+    """A card's way, by pieces of a file through buffers, with memory of this machine in the card's place."""
+    elements = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[type_name]][0]
+    rows, columns = 4096, 1280
+    data = memoryview(random_bytes(type_name, rows, columns))
+    cut = len(data) // rows * 1024
+    parts = [
+        StoredRows(lambda: data[:cut], (1024, columns), heads),
+        StoredRows(lambda: data[cut:], (rows - 1024, columns)),
+    ]
+    assert columns % elements == 0
+    card = Card(torch.device("cpu"))
+    card.CHUNK_BYTES = 1_000_003  # several pieces, of which the last is short
+    there, here = (FORMATS[type_name].load(parts, to) for to in (card, IN_MEMORY))
+    card.close()
+    assert type(there) is type(here)
+    assert_same(there, here)
+
+
+def assert_same(one: object, other: object) -> None:
+    """All tensors of two weights, whose numbers may be NaN, in bits."""
+    if isinstance(one, torch.Tensor):
+        assert isinstance(other, torch.Tensor)
+        assert one.dtype == other.dtype
+        assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+    elif isinstance(one, tuple):
+        assert isinstance(other, tuple)
+        for item, its_other in zip(one, other, strict=True):
+            assert_same(item, its_other)
+    elif isinstance(one, Dense | Packed | Codes | Plane):
+        for name, value in vars(one).items():
+            assert_same(value, getattr(other, name))
+    else:
+        assert one == other

@@ -110,6 +110,7 @@ from_engine: st.SearchStrategy[FromEngine] = st.one_of(
         st.lists(ids, max_size=3),
         *[integers] * 6,
         numbers,
+        st.lists(st.tuples(texts, optional(numbers), numbers), max_size=2),
         st.lists(texts, max_size=3),
     ),
     st.builds(Failed, texts, texts, texts, texts),
@@ -153,7 +154,7 @@ def test_the_strategies_build_every_message_and_setting() -> None:
     assert len(dataclasses.fields(SamplingParams)) == 16
     assert len(dataclasses.fields(EngineConfig)) == 10
     assert len(msgspec.structs.fields(EngineStatus)) == 11
-    assert len(msgspec.structs.fields(Ready)) == 12
+    assert len(msgspec.structs.fields(Ready)) == 13
 
 
 def test_byte_by_byte() -> None:

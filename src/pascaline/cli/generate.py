@@ -26,6 +26,7 @@ from pascaline.cli.options import (
 )
 from pascaline.cli.output import print_json
 from pascaline.cli.progress_bars import ProgressBars
+from pascaline.cli.start_up import describe_stages, is_worth_telling
 
 if TYPE_CHECKING:
     from pascaline.llm.offline import LLM
@@ -78,6 +79,8 @@ def generate(
             max_sequences=1,
             report=report,
         )
+    if is_worth_telling(llm.ready):
+        sys.stderr.write(f"loaded in {llm.ready.load_s:.1f} s: {describe_stages(llm.ready)}\n")
     token_ids = (
         llm.text.encode_chat([{"role": "user", "content": prompt}]) if chat else llm.text.encode(prompt)
     )

@@ -20,6 +20,7 @@ from pascaline.cli.options import (
     ModelArgument,
 )
 from pascaline.cli.progress_bars import ProgressBars
+from pascaline.cli.start_up import describe_stages
 from pascaline.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -63,10 +64,12 @@ def serve(
             report.close()
             for note in ready.notes:
                 sys.stderr.write(f"note: {note}\n")
+            stages = f": {describe_stages(ready)}" if ready.stages else ""
             sys.stderr.write(
                 f"{model} on {ready.device}: context {ready.max_model_len} tokens, "
                 f"weights {format_bytes(ready.weights_bytes)}, "
-                f"KV cache up to {format_bytes(ready.kv_bytes)}, loaded in {ready.load_s:.1f} s\n"
+                f"KV cache up to {format_bytes(ready.kv_bytes)}, loaded in {ready.load_s:.1f} s"
+                f"{stages}\n"
                 f"chat page  {url}/\nOpenAI API {url}/v1\nCtrl-C stops\n"
             )
 

@@ -92,3 +92,20 @@ class Stage:
         self._report(
             Progress(self._stage, self._done, self.total, self._unit, elapsed_s, expected_s, finished, failed)
         )
+
+
+class StageTimes:
+    """A `ProgressCallback` that passes all on, and keeps what each stage was expected to take and took."""
+
+    def __init__(self, report: ProgressCallback) -> None:
+        self._report = report
+        self._expected_s: dict[str, float | None] = {}
+        self.stages: list[tuple[str, float | None, float]] = []
+        """(name, expected_s as it began, seconds), in the order of their ends."""
+
+    def __call__(self, progress: Progress) -> None:
+        expected_s = self._expected_s.setdefault(progress.stage, progress.expected_s)
+        if progress.finished:
+            del self._expected_s[progress.stage]
+            self.stages.append((progress.stage, expected_s, progress.elapsed_s))
+        self._report(progress)

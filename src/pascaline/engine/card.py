@@ -16,6 +16,7 @@ from pascaline.hardware.probe import InstalledGpu, installed_gpus
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import OPS, Chip, Launcher
 from pascaline.kernels.cuda.kernel_set import KernelSet
+from pascaline.kernels.cuda.program import CardProgram
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.cuda.tuned import TunedLinears
@@ -80,12 +81,12 @@ def _recipes_of_steps(
         batch = StepBatch.of_sizes(sizes.tokens, sizes.sequences, pages)
         batch = replace(batch, logit_rows=batch.logit_rows[: sizes.logit_rows])
         with launcher.recording() as recorder:
-            model(batch, cache)
-        for launch in recorder.launches:
-            alike = launch.op.name, *map(likeness, launch.inputs), *launch.parameters.items()
+            logits = model(batch, cache)
+        for launch in (*recorder.launches, *CardProgram(recorder.launches, logits).launches):
+            alike = launch.kernel.name, *map(likeness, launch.inputs), *launch.parameters.items()
             if alike not in seen:
                 seen.add(alike)
-                yield launcher.recipe(launch.op, *launch.inputs, **launch.parameters)
+                yield launcher.recipe_of(launch)
 
 
 def specialisations_of(recipes: Iterable[Recipe]) -> list[Specialisation]:

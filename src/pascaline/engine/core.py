@@ -6,6 +6,7 @@ read, if it is sure what the next step is: what the host does for a step then ta
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from pascaline.engine.messages import (
 from pascaline.engine.sampler import Sampled, Samples, top_logprobs
 from pascaline.engine.scheduler import Scheduler
 from pascaline.engine.sequence import Chunk, Sequence
+from pascaline.engine.shrinking import give_back_memory
 from pascaline.engine.start import start
 
 
@@ -120,12 +122,12 @@ class EngineCore:
         if ready is not None:
             ahead = self._chunks_ahead()
             if ahead:
-                self._launched = self._launch(ahead, ready.prepared)
+                self._launched = self._launch_in_memory(ahead, ready.prepared)
             self._finish(ready, tokens, prompts)
         if self._launched is None:
             chunks = self.scheduler.schedule()
             if chunks:
-                self._launched = self._launch(chunks)
+                self._launched = self._launch_in_memory(chunks)
         if self._launched is not None and not self._runner.computes_by_itself:
             ready, self._launched = self._launched, None
             self._finish(ready, tokens, prompts)
@@ -176,6 +178,36 @@ class EngineCore:
             return []
         return self.scheduler.schedule_ahead([each for each in running if not self._ends(each, each.length)])
 
+    def _launch_in_memory(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched | None:
+        """The step under way; None where memory does not suffice for it, and smaller ones will follow."""
+        for _ in range(2):
+            try:
+                return self._launch(chunks, before)
+            except torch.OutOfMemoryError:
+                pass
+            give_back_memory()  # outside of the handler, which holds what the step had allocated
+        if before is None:
+            self._make_room(chunks)
+        return None
+
+    def _make_room(self, chunks: list[Chunk]) -> None:
+        """After a step that did not fit: take smaller ones, or else end its largest request."""
+        tokens = sum(chunk.count for chunk in chunks)
+        if self.scheduler.halve_steps(tokens):
+            sys.stderr.write(
+                f"note: memory does not suffice for a step of {tokens} tokens: from now on they have at most "
+                f"{self.scheduler.max_batch_tokens}\n"
+            )
+            return
+        largest = max(chunks, key=lambda chunk: chunk.count).sequence
+        self._fail(
+            largest,
+            EngineError(
+                f"memory does not suffice for a step of {tokens} tokens with this request",
+                remedy="Start the server with a lower --gpu-memory-utilization or --max-sequences",
+            ),
+        )
+
     def _launch(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched:
         prepared = prepare(chunks, before)
         logits = self._runner.run(prepared.batch)
@@ -205,7 +237,7 @@ class EngineCore:
             if sequence.finished:
                 continue  # with a broken sibling, or by an abort while its step was under way
             if sequence in broken:
-                self._fail(sequence)
+                self._fail(sequence, _not_a_number())
                 continue
             if not sequence.prompt_reported:
                 prompts.append(self._report_prompt(sequence))
@@ -240,12 +272,8 @@ class EngineCore:
             sequence.request_id, sequence.index, choice.token_id, reason, choice.logprob, choice.top_logprobs
         )
 
-    def _fail(self, sequence: Sequence) -> None:
-        """End a request whose logits are NaN or infinite: no token follows from them."""
-        error = EngineError(
-            "the model's output is not a number",
-            remedy="Its weights may be damaged: fetch the model again",
-        )
+    def _fail(self, sequence: Sequence, error: EngineError) -> None:
+        """End a request that cannot go on; nothing that it computed is remembered."""
         self._failed.append(RequestFailed(sequence.request_id, Failed.of(error)))
         for sibling in self._requests[sequence.request_id]:
             sibling.computed = 0
@@ -272,3 +300,11 @@ class EngineCore:
         siblings.remove(sequence)
         if not siblings:
             del self._requests[sequence.request_id]
+
+
+def _not_a_number() -> EngineError:
+    """Of logits that are NaN or infinite: no token follows from them."""
+    return EngineError(
+        "the model's output is not a number",
+        remedy="Its weights may be damaged: fetch the model again",
+    )

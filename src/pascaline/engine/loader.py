@@ -17,7 +17,7 @@ from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.core.errors import CheckpointError
 from pascaline.core.progress import ProgressCallback, Stage
-from pascaline.formats import StoredWeight, WeightReader, weight_reader
+from pascaline.formats import Destination, StoredWeight, WeightReader, loading_to, weight_reader
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.layers.norm import RMSNorm
@@ -35,7 +35,7 @@ from pascaline.workload.holdings import (
     unread_tensors,
 )
 
-EXPECTED_BYTES_PER_S = 1.0e9
+EXPECTED_BYTES_PER_S = {"cpu": 1.0e9, "cuda": 3.0e9}
 """First guess at the rate of loading, until some of it has been measured."""
 
 GGUF_ROPE_FACTORS = "rope_freqs.weight"
@@ -138,15 +138,17 @@ def load_weights(
     has_whole_gains = checkpoint.container == "gguf" or isinstance(checkpoint, DummyCheckpoint)
     norm_offset = 0.0 if has_whole_gains else family.norm_offset
     total = sum(checkpoint.tensors[name].nbytes for found in weights for name in found.names)
+    expected_s = total / EXPECTED_BYTES_PER_S[device.type]
     remaining = iter(weights)
     with (
-        Stage(report, "loading weights", total, "bytes", total / EXPECTED_BYTES_PER_S) as stage,
+        Stage(report, "loading weights", total, "bytes", expected_s) as stage,
+        loading_to(device) as to,
         _single_threaded_operations(),
     ):
         # Embedding, each decoder layer, norm and head: each is settled before the next is loaded.
         for unit in model.sublayers():
             for _, found in zip(unit.weight_slots(), remaining, strict=False):
-                found.slot.fill(_load(found, norm_offset, device))
+                found.slot.fill(_load(found, norm_offset, to))
                 for name in found.names:
                     checkpoint.release(name)
                     stage.advance(checkpoint.tensors[name].nbytes)
@@ -190,9 +192,9 @@ def load_rope_factors(checkpoint: Checkpoint, rotary_dimensions: int) -> torch.T
     return factors
 
 
-def _load(found: FoundWeight, norm_offset: float, device: torch.device) -> list[tuple[Weight, int]]:
-    """A slot's weights on the device, each with its number of parts."""
-    weights = [(stored.load(device), count) for stored, count in found.stored]
+def _load(found: FoundWeight, norm_offset: float, to: Destination) -> list[tuple[Weight, int]]:
+    """A slot's weights there, each with its number of parts."""
+    weights = [(stored.load(to), count) for stored, count in found.stored]
     if not found.is_vector:
         return weights
     # Norm gains and biases are a few kilobytes: widened once, not at every step.

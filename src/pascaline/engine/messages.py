@@ -54,7 +54,8 @@ class StartProgress(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The engine serves. Bytes are what it allocated; `load_s` from Start to here."""
+    """The engine serves. Bytes are what it allocated; `load_s` from Start to here, of which `stages` are
+    the long ones: (name, expected_s before any work of it was done, seconds)."""
 
     device: str
     max_model_len: int
@@ -67,6 +68,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     weights_bytes: int
     kv_bytes: int
     load_s: float
+    stages: list[tuple[str, float | None, float]]
     notes: list[str]
 
 

@@ -28,7 +28,7 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.preemptions = 0
-        self._max_batch_tokens = max_batch_tokens
+        self.max_batch_tokens = max_batch_tokens
         self._max_sequences = max_sequences
 
     def add(self, sequence: Sequence) -> None:
@@ -47,7 +47,7 @@ class Scheduler:
     def schedule(self) -> list[Chunk]:
         """The next step's chunks; pages for them are allocated. Empty when there is no work."""
         chunks: dict[Sequence, Chunk] = {}
-        room = self._max_batch_tokens
+        room = self.max_batch_tokens
         preempted = False
         for sequence in sorted(self.running, key=lambda item: (item.uncomputed > 1, item.order)):
             if sequence not in self.running:
@@ -67,6 +67,14 @@ class Scheduler:
         if not preempted:
             self._admit(chunks, room)
         return list(chunks.values())
+
+    def halve_steps(self, tokens: int) -> bool:
+        """Have at most half of `tokens` in a step from now on; False where as many sequences decode."""
+        least = max(1, sum(sequence.uncomputed == 1 for sequence in self.running))
+        if tokens // 2 < least:
+            return False
+        self.max_batch_tokens = tokens // 2
+        return True
 
     def schedule_ahead(self, continuing: list[Sequence]) -> list[Chunk]:
         """The step after one whose results are not known yet: one more token for each of `continuing`.

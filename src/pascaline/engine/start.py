@@ -11,7 +11,7 @@ import torch
 from pascaline.checkpoint.model_config import ModelConfig
 from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.core.errors import UnsupportedError
-from pascaline.core.progress import ProgressCallback
+from pascaline.core.progress import ProgressCallback, StageTimes
 from pascaline.core.threads import compute_threads
 from pascaline.core.units import format_bytes
 from pascaline.engine.card import build_kernels, settle_chip
@@ -23,6 +23,7 @@ from pascaline.engine.loader import find_weights, load_rope_factors, load_weight
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
 from pascaline.engine.sampler import Sampler, SamplerAtOnce
+from pascaline.engine.shrinking import least_pages, made_to_fit
 from pascaline.engine.step_inputs import Sizes
 from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
@@ -117,6 +118,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     PascalineError : with the reason, before anything large is allocated where possible.
     """
     began = time.monotonic()
+    times = StageTimes(report)
     device, device_notes = settle_device(config.device)
     is_dummy = config.load_format == "dummy"
     checkpoint = (open_dummy if is_dummy else open_checkpoint)(Path(config.model_path))
@@ -149,24 +151,31 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
         model.rotary.build(plan.max_model_len, rope_factors)
-        resident = load_weights(model, checkpoint, weights, device, linear.prepare, report)
+        resident = load_weights(model, checkpoint, weights, device, linear.prepare, times)
     finally:
         checkpoint.close()
-    cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
-    largest = Sizes(config.max_batch_tokens, config.max_sequences, config.max_sequences)
-    pages = pages_for(plan.max_model_len)
     if kernels is not None:
         torch.cuda.synchronize(device)  # linears read weights before they wait for launches before them
-        build_kernels(model, cache, launcher, kernels, largest, pages, report)
-        card_notes += kernels.notes
-    runner: Runner = EagerRunner(model, cache, device)
-    sampler: Sampler = SamplerAtOnce()
-    if is_native:
-        batch = StepBatch.of_sizes(config.max_batch_tokens, config.max_sequences, pages)
-        runner = RecordedRunner(model, launcher, cache, batch)
-    elif kernels is not None and backend == "cuda":
+
+    def running(plan: MemoryPlan) -> tuple[Runner, Sampler, int]:
+        """What computes steps, with the cache's bytes."""
+        cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
+        largest = Sizes(config.max_batch_tokens, config.max_sequences, config.max_sequences)
+        pages = pages_for(plan.max_model_len)
+        if is_native:
+            batch = StepBatch.of_sizes(config.max_batch_tokens, config.max_sequences, pages)
+            return RecordedRunner(model, launcher, cache, batch), SamplerAtOnce(), cache.bytes
+        if kernels is not None:
+            build_kernels(model, cache, launcher, kernels, largest, pages, times)
+        if kernels is None or backend != "cuda":
+            return EagerRunner(model, cache, device), SamplerAtOnce(), cache.bytes
         sampler = CardSampler(kernels, config.max_sequences, model_config.vocab_size)
-        runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, pages, report)
+        runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, pages, times)
+        return runner, sampler, cache.bytes
+
+    (runner, sampler, cache_bytes), plan = made_to_fit(plan, least_pages(config, plan), running)
+    if kernels is not None:
+        card_notes += kernels.notes
     ready = Ready(
         device=str(device),
         max_model_len=plan.max_model_len,
@@ -177,8 +186,9 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         max_sequences=config.max_sequences,
         max_batch_tokens=config.max_batch_tokens,
         weights_bytes=resident,
-        kv_bytes=cache.bytes,
+        kv_bytes=cache_bytes,
         load_s=time.monotonic() - began,
+        stages=times.stages,
         notes=[
             *(["weights are made up, and so is every answer: load_format is dummy"] if is_dummy else []),
             *plan.notes,

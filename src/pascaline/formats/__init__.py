@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import torch
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
 from pascaline.formats.awq import AwqTensors
 from pascaline.formats.compressed_tensors import CompressedTensors
 from pascaline.formats.dense import BF16, F16, F32
+from pascaline.formats.destination import IN_MEMORY, Card, Destination
 from pascaline.formats.dummy import DummyReader
 from pascaline.formats.format import Format, StoredRows, StoredTensors, StoredWeight
 from pascaline.formats.gguf_iq4_nl import IQ4_NL
@@ -89,13 +94,29 @@ def weight_reader(checkpoint: Checkpoint) -> WeightReader | DummyReader:
     return WeightReader.of(checkpoint)
 
 
+@contextmanager
+def loading_to(device: torch.device) -> Iterator[Destination]:
+    """Where a device's weights go; at the end all of them are there."""
+    if device.type == "cpu":
+        yield IN_MEMORY
+        return
+    card = Card(device)
+    try:
+        yield card
+    finally:
+        card.close()
+
+
 __all__ = [
     "FORMATS",
+    "IN_MEMORY",
     "LINEAR_READERS",
+    "Destination",
     "Format",
     "StoredRows",
     "StoredTensors",
     "StoredWeight",
     "WeightReader",
+    "loading_to",
     "weight_reader",
 ]

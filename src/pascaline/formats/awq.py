@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
+from pascaline.formats.destination import Destination
 from pascaline.formats.linears import LinearTensors
-from pascaline.formats.word_packing import TILE_OUTPUTS
 from pascaline.workload.schemes.awq import BITS, OUTPUTS_A_WORD
 
 _LOW = 0x0F0F0F0F
@@ -19,9 +19,9 @@ _OUTPUT_OF_FIELD = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
 class AwqTensors(LinearTensors):
-    def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words = self.tensor(self.stored.words)
-        step = TILE_OUTPUTS // OUTPUTS_A_WORD
+    def write_codes(self, planes: Sequence[torch.Tensor], to: Destination) -> None:
+        words = self.tensor(self.stored.words, to)
+        step = to.outputs_at_once // OUTPUTS_A_WORD
         for start in range(0, words.shape[1], step):
             tile = words[:, start : start + step]
             even, odd = tile[0::2], tile[1::2]
@@ -34,16 +34,16 @@ class AwqTensors(LinearTensors):
                 for field in range(4):
                     outputs[:, _OUTPUT_OF_FIELD[2 * field + first]] = fields[..., field]
 
-    def scales(self) -> torch.Tensor:
-        return self.tensor(self.stored.scales).t()
+    def scales(self, to: Destination) -> torch.Tensor:
+        return self.tensor(self.stored.scales, to).t()
 
-    def zeros(self) -> torch.Tensor:
-        return _unpack(self.zero_tensor()).t()
+    def zeros(self, to: Destination) -> torch.Tensor:
+        return _unpack(self.zero_tensor(to)).t()
 
 
 def _unpack(words: torch.Tensor) -> torch.Tensor:
     """(R, N / 8) int32 -> (R, N) uint8."""
-    outputs = torch.empty((*words.shape, OUTPUTS_A_WORD), dtype=torch.uint8)
+    outputs = torch.empty((*words.shape, OUTPUTS_A_WORD), dtype=torch.uint8, device=words.device)
     for field, output in enumerate(_OUTPUT_OF_FIELD):
         outputs[..., output] = (words >> field * BITS) & 0x0F
     return outputs.flatten(1)

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 import torch
 
 from pascaline.core.errors import CheckpointError
+from pascaline.formats.destination import Destination
 from pascaline.formats.linears import LinearTensors
 from pascaline.formats.word_packing import unpack_rows
 
 
 class CompressedTensors(LinearTensors):
-    def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
-        words, bits = self.tensor(self.stored.words), self.stored.bits
+    def write_codes(self, planes: Sequence[torch.Tensor], to: Destination) -> None:
+        words, bits = self.tensor(self.stored.words, to), self.stored.bits
         if self.order is None:
             planes[0].view(torch.int32).copy_(words)
         else:
-            self.write_in_order(lambda outputs: unpack_rows(words[outputs].t(), bits), planes)
+            self.write_in_order(lambda outputs: unpack_rows(words[outputs].t(), bits), planes, to)
 
-    def scales(self) -> torch.Tensor:
-        return self.tensor(self.stored.scales)
+    def scales(self, to: Destination) -> torch.Tensor:
+        return self.tensor(self.stored.scales, to)
 
-    def zeros(self) -> torch.Tensor:
-        bits, stored = self.stored.bits, self.zero_tensor()
+    def zeros(self, to: Destination) -> torch.Tensor:
+        bits, stored = self.stored.bits, self.zero_tensor(to)
         if stored.dtype == torch.int32:
             return unpack_rows(stored, bits)[: self.stored.rows]
         half, signed = 1 << (bits - 1), stored.short()

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy
 import torch
 
+from pascaline.formats.destination import Destination
 from pascaline.formats.format import Format, StoredRows
 from pascaline.weights import Dense
-from pascaline.weights.memory import allocate
 
 
 def _dense(type_name: str, dtype: torch.dtype) -> Format:
-    item = numpy.dtype(f"u{dtype.itemsize}")
-
-    def load(parts: Sequence[StoredRows]) -> Dense:
-        shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-        items = allocate(shape, item)
+    def load(parts: Sequence[StoredRows], to: Destination) -> Dense:
+        weight = to.allocate((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), dtype)
         start = 0
         for part in parts:
-            stored = part.arranged(numpy.frombuffer(part.read(), item).reshape(part.shape))
+            stored = part.arranged(to.bring(part.read()).view(dtype).view(part.shape))
             stop = start + part.shape[0]
-            items[start:stop].reshape(stored.shape)[...] = stored
+            weight[start:stop].view(stored.shape).copy_(stored)
             start = stop
-        return Dense(torch.from_numpy(items.view(numpy.uint8)).view(dtype).view(shape))
+        return Dense(weight)
 
     return Format(type_name, load)
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from pascaline.checkpoint.dummy_checkpoint import DummyCheckpoint
-from pascaline.formats.format import CPU, Format, StoredRows, StoredWeight
+from pascaline.formats.destination import IN_MEMORY, Destination
+from pascaline.formats.format import Format, StoredRows, StoredWeight
 from pascaline.formats.word_packing import SCALE_DTYPES
 from pascaline.weights import Dense, Packed, Weight
 from pascaline.weights.codes import Codes
@@ -34,9 +35,9 @@ class DummyWeight(StoredWeight):
     entry: StoredWeightEntry
     pattern: Dense | Packed
 
-    def load(self, device: torch.device = CPU) -> Weight:
+    def load(self, to: Destination = IN_MEMORY) -> Weight:
         """The weight: gains are 1, biases small, matrices about 1/√K."""
-        generator = torch.Generator(device).manual_seed(zlib.crc32(self.names[0].encode()))
+        generator = torch.Generator(to.device).manual_seed(zlib.crc32(self.names[0].encode()))
         if isinstance(self.pattern, Packed):
             rows, columns = self.shape
             is_permuted = self.form.is_permuted
@@ -44,7 +45,7 @@ class DummyWeight(StoredWeight):
         dtype = self.pattern.tensor.dtype
         if len(self.shape) == 2:
             return Dense(random_matrix(*self.shape, dtype, generator))
-        values = torch.ones(self.shape, dtype=dtype, device=device)
+        values = torch.ones(self.shape, dtype=dtype, device=to.device)
         if self.names[0].endswith(".bias"):
             values.normal_(std=_BIAS_DEVIATION, generator=generator)
         return Dense(values)
@@ -98,7 +99,7 @@ def _linear(entry: StoredLinear) -> Packed:
 
 def _block(item: Format, elements: int) -> Dense | Packed:
     """A row of one block, all zeros."""
-    data = memoryview(bytes(TENSOR_FORMS[item.type_name].packed_bytes(1, elements)))
-    weight = item.load([StoredRows(lambda: data, (1, elements))])
+    data = memoryview(bytearray(TENSOR_FORMS[item.type_name].packed_bytes(1, elements)))
+    weight = item.load([StoredRows(lambda: data, (1, elements))], IN_MEMORY)
     assert isinstance(weight, Dense | Packed)  # noqa: S101 - as every format gives
     return weight

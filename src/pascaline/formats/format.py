@@ -6,16 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
 
 from pascaline.core.errors import CheckpointError
+from pascaline.formats.destination import IN_MEMORY, Destination
 from pascaline.weights import Packed, Weight
 from pascaline.workload.weight_form import TENSOR_FORMS, WeightForm
 
-CPU = torch.device("cpu")
+Items = TypeVar("Items", NDArray[Any], torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class StoredRows:
     shape: tuple[int, ...]
     interleaved_heads: int | None = None
 
-    def arranged(self, items: NDArray[Any]) -> NDArray[Any]:
+    def arranged(self, items: Items) -> Items:
         """Items (N, …) in the weight's order of rows, not copied: (N, …), or (heads, 2, D / 2, …)."""
         if self.interleaved_heads is None:
             return items
@@ -42,12 +43,12 @@ class StoredRows:
 class Format:
     """How one element type on disk becomes a `Weight`: a weight is one tensor, or several below each other.
 
-    `type_name` is the name in the file's directory. `load(parts)` takes the tensors; what it
+    `type_name` is the name in the file's directory. `load(parts, to)` takes the tensors; what it
     returns owns its memory (nothing refers to the file afterwards, so that it can be unmapped).
     """
 
     type_name: str
-    load: Callable[[Sequence[StoredRows]], Weight]
+    load: Callable[[Sequence[StoredRows], Destination], Weight]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class StoredWeight(ABC):
     form: WeightForm
 
     @abstractmethod
-    def load(self, device: torch.device = CPU) -> Weight:
+    def load(self, to: Destination = IN_MEMORY) -> Weight:
         """The weight, which owns its memory there.
 
         Raises
@@ -110,8 +111,8 @@ class StoredTensors(StoredWeight):
         shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         return cls(file, names, shape, TENSOR_FORMS[item.type_name], item, parts)
 
-    def load(self, device: torch.device = CPU) -> Weight:
-        return self.checked(self.format.load(self.parts)).to(device)
+    def load(self, to: Destination = IN_MEMORY) -> Weight:
+        return self.checked(self.format.load(self.parts, to))
 
     def joined(self, other: StoredWeight) -> StoredTensors | None:
         if not isinstance(other, StoredTensors) or self.format is not other.format:

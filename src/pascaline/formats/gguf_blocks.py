@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy
 import torch
-from numpy.typing import NDArray
 
 from pascaline.core.errors import CheckpointError
+from pascaline.formats.destination import Destination, Memory
 from pascaline.formats.format import Format, StoredRows
 from pascaline.weights import Packed
-from pascaline.weights.memory import allocate
 
 VALUES_IQ4 = torch.tensor(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=torch.int8
@@ -25,10 +24,9 @@ _TILE_BYTES = 1 << 19
 
 
 class Blocks:
-    """The blocks of tensors of K columns below each other: each field of them, (N, blocks a row), copied.
+    """The blocks of tensors of K columns below each other: each field of them, copied to where weights go.
 
-    A field of several bytes is one item a block. `rows` is N of all tensors together, `count` the
-    blocks of a row; `fields` are the arrays by name. What is not in `changed` is kept as it is.
+    `rows` is N of all tensors together, `count` the blocks of a row. What is not in `changed` stays as it is.
     """
 
     def __init__(
@@ -37,6 +35,7 @@ class Blocks:
         elements: int,
         layout: numpy.dtype[numpy.void],
         parts: Sequence[StoredRows],
+        to: Destination,
         changed: tuple[str, ...],
     ) -> None:
         for part in parts:
@@ -45,37 +44,53 @@ class Blocks:
                     f"a tensor in blocks of {type_name} has shape {list(part.shape)}",
                     expected=f"two axes, the last a multiple of {elements}",
                 )
+        self.to = to
         self.columns = parts[0].shape[1]
         self.count = self.columns // elements
         self.rows = sum(part.shape[0] for part in parts)
-        items = _items(layout)
-        self.fields: dict[str, NDArray[Any]] = {
-            name: (numpy.empty if name in changed else allocate)((self.rows, self.count), items[name])
-            for name in items.names or ()
+        self._fields = {
+            name: to.allocate(
+                (self.rows, self.count * layout[name].itemsize), torch.uint8, stays=name not in changed
+            )
+            for name in layout.names or ()
         }
+        copy = self._copy if isinstance(to, Memory) else self._copy_there
         start = 0
         for part in parts:
-            blocks = numpy.frombuffer(part.read(), items).reshape(part.shape[0], self.count)
-            self._copy(part.arranged(blocks), start)
+            copy(part, layout, start)
             start += part.shape[0]
 
     def raw(self, name: str) -> torch.Tensor:
         """A field's bytes, (N, bytes a row) uint8."""
-        return torch.from_numpy(self.fields[name].view(numpy.uint8))
+        return self._fields[name]
 
     def halves(self, name: str) -> torch.Tensor:
         """An fp16 field, (N, blocks a row)."""
-        return torch.from_numpy(self.fields[name])
+        return self._fields[name].view(torch.float16)
 
-    def _copy(self, blocks: NDArray[Any], start: int) -> None:
-        """Copy all fields of (rows, …, blocks a row) records to rows `start`… of the arrays."""
+    def _copy(self, part: StoredRows, layout: numpy.dtype[numpy.void], start: int) -> None:
+        """Copy all fields of a tensor's blocks to rows `start`… of the arrays, tile by tile."""
+        items = _items(layout)
+        blocks = part.arranged(numpy.frombuffer(part.read(), items).reshape(part.shape[0], self.count))
+        arrays = {name: field.numpy().view(items[name]) for name, field in self._fields.items()}
         rows_each = blocks[0].size // self.count
         at_once = max(1, _TILE_BYTES // blocks[0].nbytes)
         for first in range(0, len(blocks), at_once):
             tile = blocks[first : first + at_once]
             begin = start + first * rows_each
-            for name, array in self.fields.items():
+            for name, array in arrays.items():
                 array[begin : begin + len(tile) * rows_each].reshape(tile.shape)[...] = tile[name]
+
+    def _copy_there(self, part: StoredRows, layout: numpy.dtype[numpy.void], start: int) -> None:
+        """The same of a tensor that is brought to the weights' device as it is."""
+        rows = part.shape[0]
+        blocks = part.arranged(self.to.bring(part.read()).view(rows, self.count, layout.itemsize))
+        first = 0
+        for name, field in self._fields.items():
+            stop = first + layout[name].itemsize
+            some = blocks[..., first:stop]
+            field[start : start + rows].view(some.shape).copy_(some)
+            first = stop
 
 
 def _items(layout: numpy.dtype[numpy.void]) -> numpy.dtype[numpy.void]:
@@ -98,7 +113,9 @@ def block_format(
 
     `changed` names the fields that `pack` makes something else of.
     """
-    return Format(
-        type_name,
-        lambda parts: pack(Blocks(type_name, elements, layout, parts, changed)),
-    )
+
+    def load(parts: Sequence[StoredRows], to: Destination) -> Packed:
+        weight = pack(Blocks(type_name, elements, layout, parts, to, changed))
+        return weight if weight.table is None else replace(weight, table=weight.table.to(to.device))
+
+    return Format(type_name, load)

@@ -13,20 +13,18 @@ from pascaline.formats.gguf_blocks import Blocks, block_format
 from pascaline.weights import Packed
 from pascaline.weights.codes import Codes, Plane
 
-LOW_NIBBLES = numpy.uint64(0x0F0F0F0F0F0F0F0F)
+LOW_NIBBLES = 0x0F0F0F0F0F0F0F0F
 BLOCK = numpy.dtype([("scales", "u1", 16), ("codes", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])
 
 
 def pack(blocks: Blocks) -> Packed:
     groups = blocks.count * 16
     # A block's 16 bytes are (a, b) pairs of nibbles; a and b become planes of their own, runs of 16.
-    pairs = blocks.fields["scales"].view("<u8")
-    first, second = pairs[..., 0::2], pairs[..., 1::2]
+    pairs = blocks.raw("scales").view(torch.int64)
+    first, second = pairs[:, 0::2], pairs[:, 1::2]
     low = (first & LOW_NIBBLES) | ((second & LOW_NIBBLES) << 4)
     high = ((first >> 4) & LOW_NIBBLES) | (second & ~LOW_NIBBLES)
-    a, b = (
-        Codes(groups, (Plane(4, 16, torch.from_numpy(plane.view(numpy.uint8))),)) for plane in (low, high)
-    )
+    a, b = (Codes(groups, (Plane(4, 16, plane.view(torch.uint8)),)) for plane in (low, high))
     return Packed(
         Codes(blocks.columns, (Plane(2, 128, blocks.raw("codes")),)),
         group_size=16,

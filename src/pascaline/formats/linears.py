@@ -10,11 +10,11 @@ import torch
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import CheckpointError
-from pascaline.formats.format import CPU, StoredWeight
-from pascaline.formats.word_packing import SCALE_DTYPES, TILE_OUTPUTS, pack_columns, tensor_of
+from pascaline.formats.destination import IN_MEMORY, Destination
+from pascaline.formats.format import StoredWeight
+from pascaline.formats.word_packing import SCALE_DTYPES, pack_columns, tensor_of
 from pascaline.weights import Packed, Weight
 from pascaline.weights.codes import Codes, Plane
-from pascaline.weights.memory import allocate
 from pascaline.workload.stored_weight import StoredLinear
 from pascaline.workload.weight_form import PLANE_BITS
 
@@ -38,39 +38,39 @@ class LinearTensors(ABC):
             self.order = order_of(checkpoint, stored.group_index, stored.columns, stored.group_size)
         self.stored = replace(stored, presumed_order=self.order is not None)
 
-    def tensor(self, name: str) -> torch.Tensor:
-        """A view of one of the file's tensors."""
+    def tensor(self, name: str, to: Destination) -> torch.Tensor:
+        """One of the file's tensors as it is, there; maybe a view of the file."""
         entry = self.checkpoint.tensors[name]
-        return tensor_of(self.checkpoint.read(name), entry.type_name, entry.shape)
+        return tensor_of(self.checkpoint.read(name), entry.type_name, entry.shape, to)
 
     def write_in_order(
-        self, values_of: Callable[[slice], torch.Tensor], planes: Sequence[torch.Tensor]
+        self, values_of: Callable[[slice], torch.Tensor], planes: Sequence[torch.Tensor], to: Destination
     ) -> None:
         """Write codes, given as (K, outputs) uint8 of some outputs, in `order`."""
-        order = None if self.order is None else torch.tensor(self.order)
-        for start in range(0, self.stored.rows, TILE_OUTPUTS):
-            tile = slice(start, start + TILE_OUTPUTS)
+        order = None if self.order is None else torch.tensor(self.order, device=to.device)
+        for start in range(0, self.stored.rows, to.outputs_at_once):
+            tile = slice(start, start + to.outputs_at_once)
             values = values_of(tile)
             if order is not None:
                 values = values.index_select(0, order)
             pack_columns(values, self.stored.bits, [plane[tile] for plane in planes])
 
-    def zero_tensor(self) -> torch.Tensor:
+    def zero_tensor(self, to: Destination) -> torch.Tensor:
         """The stored zeros as they are; only asked for where there are some."""
         if self.stored.zeros is None:
             raise CheckpointError(f"{self.checkpoint.path.name}: {self.stored.words!r} has no zeros")
-        return self.tensor(self.stored.zeros)
+        return self.tensor(self.stored.zeros, to)
 
     @abstractmethod
-    def write_codes(self, planes: Sequence[torch.Tensor]) -> None:
+    def write_codes(self, planes: Sequence[torch.Tensor], to: Destination) -> None:
         """Write all codes, in `order`, to planes (rows, bytes), the lowest bits first."""
 
     @abstractmethod
-    def scales(self) -> torch.Tensor:
+    def scales(self, to: Destination) -> torch.Tensor:
         """(rows, groups); maybe a view of the file."""
 
     @abstractmethod
-    def zeros(self) -> torch.Tensor:
+    def zeros(self, to: Destination) -> torch.Tensor:
         """The stored zeros, (rows, groups) uint8; only asked for where there are some."""
 
 
@@ -87,8 +87,8 @@ class StoredLinears(StoredWeight):
         shape = (sum(part.stored.rows for part in parts), first.columns)
         return cls(parts[0].checkpoint.path.name, names, shape, first.form, parts)
 
-    def load(self, device: torch.device = CPU) -> Weight:
-        return self.checked(_load(self.parts)).to(device)
+    def load(self, to: Destination = IN_MEMORY) -> Weight:
+        return self.checked(_load(self.parts, to))
 
     def joined(self, other: StoredWeight) -> StoredLinears | None:
         if not isinstance(other, StoredLinears):
@@ -99,25 +99,23 @@ class StoredLinears(StoredWeight):
         return self.of(*self.parts, *other.parts)
 
 
-def _load(parts: Sequence[LinearTensors]) -> Packed:
+def _load(parts: Sequence[LinearTensors], to: Destination) -> Packed:
     form, order = parts[0].stored, parts[0].order
     rows = sum(part.stored.rows for part in parts)
     groups, scale_dtype = form.columns // form.group_size, SCALE_DTYPES[form.scale_type]
     planes = [
-        torch.from_numpy(allocate((rows, -(-form.columns * bits // 8)), "u1"))
-        for bits in PLANE_BITS[form.bits]
+        to.allocate((rows, -(-form.columns * bits // 8)), torch.uint8) for bits in PLANE_BITS[form.bits]
     ]
-    scales = torch.from_numpy(allocate((rows, groups * scale_dtype.itemsize), "u1"))
-    scales = scales.view(scale_dtype)
+    scales = to.allocate((rows, groups), scale_dtype)
     start = 0
     for part in parts:
         stop = start + part.stored.rows
-        part.write_codes([plane[start:stop] for plane in planes])
-        scales[start:stop] = part.scales()
+        part.write_codes([plane[start:stop] for plane in planes], to)
+        scales[start:stop] = part.scales(to)
         start = stop
     zero, zeros = form.zero, None
     if form.zeros is not None:
-        stored = torch.cat([part.zeros() for part in parts])
+        stored = torch.cat([part.zeros(to) for part in parts])
         first = int(stored[0, 0])
         if form.symmetric and bool((stored == first).all()):
             zero += first
@@ -133,7 +131,7 @@ def _load(parts: Sequence[LinearTensors]) -> Packed:
         scales,
         zero=zero,
         zeros=zeros,
-        permutation=None if order is None else torch.tensor(order, dtype=torch.int32),
+        permutation=None if order is None else torch.tensor(order, dtype=torch.int32, device=to.device),
     )
 
 
@@ -146,7 +144,7 @@ def order_of(checkpoint: Checkpoint, name: str, columns: int, group_size: int) -
     ------
     CheckpointError : its groups are not all of `group_size` inputs.
     """
-    group_of_input = tensor_of(checkpoint.read(name), "I32", (columns,)).long()
+    group_of_input = tensor_of(checkpoint.read(name), "I32", (columns,), IN_MEMORY).long()
     in_order = torch.arange(columns) // group_size
     if torch.equal(group_of_input, in_order):
         return None

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy
 import torch
 
+from pascaline.formats.destination import Destination
 from pascaline.weights.codes import packed_fields
 
 SCALE_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-TILE_OUTPUTS = 256
-"""Output features that are taken apart at once: a few MiB, however large the weight."""
-
-_ALIGNMENT = 8
 _DTYPES = SCALE_DTYPES | {"I32": torch.int32, "I8": torch.int8}
 
 
-def tensor_of(data: memoryview, type_name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def tensor_of(data: memoryview, type_name: str, shape: tuple[int, ...], to: Destination) -> torch.Tensor:
     """A tensor's bytes as they lie in the file: to be copied before the file is closed."""
-    raw = numpy.frombuffer(data, numpy.uint8)
-    if raw.ctypes.data % _ALIGNMENT:
-        raw = raw.copy()
-    return torch.from_numpy(raw).view(_DTYPES[type_name]).reshape(shape)
+    return to.bring(data).view(_DTYPES[type_name]).reshape(shape)
 
 
 def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
@@ -34,7 +27,7 @@ def unpack_rows(words: torch.Tensor, bits: int) -> torch.Tensor:
     count, length = (32, 3) if bits == 3 else (32 // bits, 1)
     mask = (1 << bits) - 1
     streams = words.view(-1, length, words.shape[1])
-    rows = torch.empty((len(streams), count, words.shape[1]), dtype=torch.uint8)
+    rows = torch.empty((len(streams), count, words.shape[1]), dtype=torch.uint8, device=words.device)
     for field in range(count):
         word, shift = divmod(field * bits, 32)
         value = streams[:, word] >> shift

@@ -69,6 +69,7 @@ KERNELS: tuple[Kernel, ...] = (
     store_rows.KERNEL,
     cpu_attention.NATIVE,
     cuda_attention.BY_TENSOR_CORES,
+    cuda_attention.BY_FP32,
     paged_attention.KERNEL,
     silu_and_mul.NATIVE,
     silu_and_mul.CUDA,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
+from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import CACHE_TYPES, PAGE_SIZE, AttentionCall
 from pascaline.kernels.cuda.attention_decode import CAPABILITY, plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
-from pascaline.kernels.cuda.op_kernel import cuda_kernel
+from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
+from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_prefill
+from pascaline.kernels.cuda.op_kernel import cuda_kernel, no_needs
 from pascaline.kernels.cuda.recipe import Recipe
-from pascaline.kernels.cuda.specialisation import ChipLimits
-from pascaline.kernels.paged_attention import OP
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.kernel import Kernel
 from pascaline.workload.op_costs import Axes
 
 
@@ -40,25 +45,37 @@ def _call(
     )
 
 
-def _by_tensor_cores(
-    chip: ChipLimits,
-    query: torch.Tensor,
-    key_cache: torch.Tensor,
-    _value_cache: torch.Tensor,
-    page_table: torch.Tensor,
-    _query_start: torch.Tensor,
-    _context_lengths: torch.Tensor,
-    *,
-    scale: float,
-    window: float = 0,
-    softcap: float = 0.0,
-) -> Recipe:
-    call = _call(query, key_cache, page_table, scale=scale, window=window, softcap=softcap)
-    decode = plan_attention_decode(call, chip)
-    # As many tokens as sequences: one each.
-    if call.tokens == call.sequences:
-        return Recipe((decode,))
-    return Recipe((plan_attention_prefill(call, chip), decode))
+def _kernel(
+    name: str,
+    arithmetic: str,
+    plan_decode: Callable[[AttentionCall, ChipLimits], LaunchPlan],
+    plan_prefill: Callable[[AttentionCall, ChipLimits], LaunchPlan],
+    needs: Callable[[ChipLimits], str | None],
+    takes: Callable[[Axes, tuple[object, ...]], str | None],
+) -> Kernel:
+    """One launch for the sequences of one new token, and where there may be others, one for these before it."""
+
+    def recipe(
+        chip: ChipLimits,
+        query: torch.Tensor,
+        key_cache: torch.Tensor,
+        _value_cache: torch.Tensor,
+        page_table: torch.Tensor,
+        _query_start: torch.Tensor,
+        _context_lengths: torch.Tensor,
+        *,
+        scale: float,
+        window: float = 0,
+        softcap: float = 0.0,
+    ) -> Recipe:
+        call = _call(query, key_cache, page_table, scale=scale, window=window, softcap=softcap)
+        decode = plan_decode(call, chip)
+        # As many tokens as sequences: one each.
+        if call.tokens == call.sequences:
+            return Recipe((decode,))
+        return Recipe((plan_prefill(call, chip), decode))
+
+    return cuda_kernel(paged_attention.OP, recipe, name=name, arithmetic=arithmetic, needs=needs, takes=takes)
 
 
 def _takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
@@ -86,17 +103,32 @@ def _takes_for_tensor_cores(sizes: Axes, operands: tuple[object, ...]) -> str | 
     return _takes(sizes, operands)
 
 
+def _takes_for_fp32(sizes: Axes, operands: tuple[object, ...]) -> str | None:
+    if sizes["D"] % 8 or sizes["D"] > 256:
+        return f"it takes heads of a multiple of 8 elements, at most 256, not of {sizes['D']}"
+    return _takes(sizes, operands)
+
+
 def _needs_tensor_cores(limits: ChipLimits) -> str | None:
     if limits.compute_capability < CAPABILITY:
         return "tensor cores of 8.0 and newer are needed"
     return None
 
 
-BY_TENSOR_CORES = cuda_kernel(
-    OP,
-    _by_tensor_cores,
-    name="cuda.attention_by_tensor_cores",
-    arithmetic="tensor_fp16",
-    needs=_needs_tensor_cores,
-    takes=_takes_for_tensor_cores,
+BY_TENSOR_CORES = _kernel(
+    "cuda.attention_by_tensor_cores",
+    "tensor_fp16",
+    plan_attention_decode,
+    plan_attention_prefill,
+    _needs_tensor_cores,
+    _takes_for_tensor_cores,
+)
+
+BY_FP32 = _kernel(
+    "cuda.attention_by_fp32",
+    "fp32",
+    plan_attention_simt_decode,
+    plan_attention_simt_prefill,
+    no_needs,
+    _takes_for_fp32,
 )

@@ -85,6 +85,10 @@ class Launcher:
         kernel = self._policy.decide(op, sizes, inputs).kernel
         return kernel.recipe(self._policy.chip, sizes, inputs, parameters)
 
+    def recipe_of(self, launch: RecordedLaunch) -> Recipe:
+        """What a recorded launch needs."""
+        return launch.kernel.recipe(self._policy.chip, {}, launch.inputs, launch.parameters)
+
     def kernel_of(self, op: Op, *inputs: Shaped | None) -> Kernel:
         """What the policy chooses for an op of such operands, or whatever its sizes."""
         return self._policy.decide(op, op.bind(inputs) if inputs else {}, inputs).kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -49,6 +49,10 @@ class MemoryPlan:
     @property
     def total_bytes(self) -> int:
         return self.weights_bytes + self.activation_bytes + self.runtime_bytes + self.kv_bytes
+
+    def with_pages(self, pages: int) -> MemoryPlan:
+        """The same with a smaller cache, and a shorter context where it holds no more."""
+        return replace(self, pages=pages, max_model_len=min(self.max_model_len, pages * PAGE_SIZE))
 
 
 @dataclass(frozen=True)

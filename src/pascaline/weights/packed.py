@@ -125,7 +125,11 @@ class Packed:
             # PERF: on integers, because libraries take fp16 apart one by one, and in pieces that stay in
             # the cache; 20 -> 5 ms of the demo's load.
             integers, exponent = _EXPONENTS[tensor.dtype]
-            flat = tensor.view(integers).cpu().numpy().reshape(-1)
+            if tensor.device.type != "cpu":
+                if bool((tensor.view(integers).bitwise_and(exponent) == exponent).any()):
+                    return False
+                continue
+            flat = tensor.view(integers).numpy().reshape(-1)
             for start in range(0, len(flat), _PIECE):
                 if numpy.bitwise_and(flat[start : start + _PIECE], exponent).max() == exponent:
                     return False

@@ -185,21 +185,5 @@ attention_prefill(const float* query, const uint8_t* key_cache, const uint8_t* v
     wait_for_copies<0>();
     if (share.count > 1 && !gather_shares(rows, sums, share, partials, arrivals, number, most_shares)) return;
 
-#pragma unroll
-    for (int i = 0; i < Rows::COUNT; i++) {
-        float total = rows.totals[i];
-        total += shuffle_xor(total, 1);
-        total += shuffle_xor(total, 2);
-        const float inverse = 1.0f / total;
-        const int row = tile.first_row + Rows::row(i);
-        if (row >= tile.rows()) continue;
-        float* const own = y + (size_t(tile.first_token + row / GROUP) * key_value_heads + head) * (GROUP * HEAD_DIM) +
-                           row % GROUP * HEAD_DIM + lane % 4 * 2;
-#pragma unroll
-        for (int block = 0; block < VALUE_BLOCKS; block++) {
-            const float(&four)[4] = sums[i / 2][block];
-            *reinterpret_cast<float2*>(own + 8 * block) =
-                make_float2(four[i % 2 * 2] * inverse, four[i % 2 * 2 + 1] * inverse);
-        }
-    }
+    rows.store(y, sums, tile, head, key_value_heads);
 }

@@ -10,6 +10,7 @@ import torch
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
+from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY
 from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
     Integer,
@@ -28,6 +29,8 @@ _LEAST_CAPABILITY = (8, 0)
 _MOST_DIM, _DIM_STEP = 256, 16
 _MOST_DIM_OF_TWO_TILES = 128
 """Up to here a warp has registers for the sums of 32 rows."""
+_WARPGROUP_DIMS = (64, 128)
+"""Heads whose queries and sums a warp of 16 rows has registers for."""
 _MOST_SHARES = 32
 _STATIC_SHARED_BYTES = 64
 _RESERVED_SHARED_BYTES = 1 << 10
@@ -44,6 +47,8 @@ class PrefillGeometry:
     stages: int
     min_blocks: int
     """Blocks that share a multiprocessor's registers."""
+    by_warpgroups: bool = False
+    """By attention_wgmma.cu; stages are of keys and values together."""
 
     @property
     def block_rows(self) -> int:
@@ -52,6 +57,8 @@ class PrefillGeometry:
 
     def shared_bytes(self, call: AttentionCall) -> int:
         """Queries, tiles of keys and values on their way, and one of codes made numbers."""
+        if self.by_warpgroups:
+            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim
         row_bytes = 2 * call.head_dim + 16
         tile = self.tile_tokens * row_bytes
         if call.cache_dtype == torch.int8:
@@ -90,7 +97,14 @@ class PrefillGeometry:
 def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometry]:
     """Those that a chip may have, the likely fastest first."""
     row_tiles = 2 if call.head_dim <= _MOST_DIM_OF_TWO_TILES else 1
+    has_warpgroups = (
+        chip.compute_capability == WGMMA_CAPABILITY
+        and call.head_dim in _WARPGROUP_DIMS
+        and call.cache_dtype != torch.int8
+    )
+    by_warpgroups = (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if has_warpgroups else ()
     for geometry in (
+        *by_warpgroups,
         PrefillGeometry(4, row_tiles, 32, 4, 2),
         PrefillGeometry(8, row_tiles, 32, 2, 1),
         PrefillGeometry(4, row_tiles, 32, 2, 1),
@@ -137,8 +151,9 @@ def plan_attention_prefill(
         ("MIN_BLOCKS", geometry.min_blocks),
     )
     tiles, shares = geometry.tiles(call) * call.key_value_heads, geometry.shares(call, chip)
+    entry = "attention_wgmma" if geometry.by_warpgroups else "attention_prefill"
     return LaunchPlan(
-        Specialisation("attention_prefill.cu", "attention_prefill", definitions),
+        Specialisation(f"{entry}.cu", entry, definitions),
         grid=(tiles * shares, 1, 1),
         block=(32 * geometry.warps, 1, 1),
         arguments=(*call.arguments, "partials", "arrivals", Integer(shares)),

@@ -30,6 +30,7 @@ from pascaline.kernels.cuda.linear_wgmma import WgmmaGeometry, candidates_linear
 from pascaline.kernels.cuda.order_input import ordered_shape, plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
 from pascaline.kernels.cuda.recipe import Buffers, Described, Recipe, Step
+from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.workload.limits import DENSE_ELEMENTS, PARTIAL_BYTES
@@ -186,7 +187,7 @@ def mma(product: Product, geometry: object) -> Recipe:
     if inner is call:
         return Recipe((plan,))
     before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
-    return Recipe((before, _renamed(plan, {"x": "scaled"}), _scale_back), _scaled_shapes(product))
+    return Recipe((before, _renamed(plan, {"x": "scaled"}), plan_scale_back(call)), _scaled_shapes(product))
 
 
 def _of_scaled_rows(call: LinearCall) -> LinearCall:
@@ -218,7 +219,7 @@ def wgmma(product: Product, geometry: object) -> Recipe:
         plan_scale_rows(call.rows, call.columns, call.input_dtype, is_permuted=product.is_permuted),
         _renamed(plan_order_input(call.rows, call.columns, torch.float16), {"x": "scaled"}),
         plan,
-        _scale_back,
+        plan_scale_back(call),
     )
     return Recipe(steps, _scaled_shapes(product) | ordered)
 
@@ -245,7 +246,7 @@ def dequantised(product: Product, geometry: object) -> Recipe:
         x = "scaled" if is_scaled else "x"
         steps.append(functools.partial(_multiply_piece, x=x, start=start, stop=stop))
     if is_scaled:
-        steps.append(_scale_back)
+        steps.append(plan_scale_back(call))
     elif call.bias_dtype is not None:
         steps.append(_add_bias)
     shapes: dict[str, Described] = {"dense": ((outputs, call.columns), torch.float16)}
@@ -268,7 +269,7 @@ def dense_half(product: Product, geometry: object) -> Recipe:
     """A library's product by tensor cores, of rows that are scaled into fp16's range."""
     call = product.call
     return Recipe(
-        (plan_scale_rows(call.rows, call.columns, call.input_dtype), _multiply_half, _scale_back),
+        (plan_scale_rows(call.rows, call.columns, call.input_dtype), _multiply_half, plan_scale_back(call)),
         _scaled_shapes(product),
     )
 
@@ -363,14 +364,6 @@ def _multiply_brain(buffers: Buffers) -> None:
     _multiply(halves, _given(buffers, "weight"), products)
     torch.add(products[:rows], products[rows:], out=y)
     _add_bias(buffers)
-
-
-def _scale_back(buffers: Buffers) -> None:
-    y, factors, bias = _given(buffers, "y"), _given(buffers, "factors"), buffers["bias"]
-    if bias is None:
-        torch.mul(y, factors, out=y)
-    else:
-        torch.addcmul(bias, y, factors, out=y)
 
 
 def _add_bias(buffers: Buffers) -> None:

@@ -70,7 +70,7 @@ def cuda_kernel(
             return
         if op.in_place is None:
             inputs = tuple(_aligned(value) for value in inputs)
-        key = (op.name, *_key(inputs), *parameters.items())
+        key = (op.name, *likeness_of(inputs), *parameters.items())
         runner = workspace.ops
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
 
@@ -87,7 +87,8 @@ def cuda_kernel(
     )
 
 
-def _key(inputs: tuple[Operand, ...]) -> Iterator[object]:
+def likeness_of(inputs: tuple[Operand, ...]) -> Iterator[object]:
+    """What launches of operands are bound alike by, strides of tensors among it."""
     for value in inputs:
         if isinstance(value, torch.Tensor):
             yield value.shape, value.stride(), value.dtype

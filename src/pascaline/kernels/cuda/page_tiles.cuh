@@ -10,54 +10,13 @@
 #pragma once
 #include "async_copy.cuh"
 #include "number_pairs.cuh"
+#include "page_numbers.cuh"
 
-constexpr int INT8 = 3;  // of caches
-constexpr int PAGE_SIZE = 16, TILE_PAGES = TILE_TOKENS / PAGE_SIZE;
-constexpr bool HAS_CODES = CACHE_TYPE == INT8;
-constexpr int NUMBER_BYTES = HAS_CODES ? 1 : 2;
+constexpr int TILE_PAGES = TILE_TOKENS / PAGE_SIZE;
 constexpr int ROW_BYTES = 2 * HEAD_DIM + 16, TILE_BYTES = TILE_TOKENS * ROW_BYTES;
 // As tiles come.
 constexpr int PLACE_BYTES = HAS_CODES ? TILE_TOKENS * (HEAD_DIM + int(sizeof(float))) : TILE_BYTES;
 static_assert(HEAD_DIM % 16 == 0 && TILE_TOKENS % 32 == 0 && 32 % TILE_PAGES == 0, "whole fragments and pages");
-
-// Numbers of the pages that are copied next, of which each lane has one, and of those after them.
-struct PageNumbers {
-    static constexpr int COUNT = 32;
-    int32_t own, later;
-
-    // table: a sequence's row; first: the first page of all; pages: that the sequence has.
-    PASCALINE_INLINE PageNumbers(const int32_t* table, int first, int pages)
-        : own(load(table, first, pages)), later(load(table, first + COUNT, pages)) {}
-
-    // Once COUNT pages are copied; `first` comes next.
-    PASCALINE_INLINE void advance(const int32_t* table, int first, int pages) {
-        own = later;
-        later = load(table, first + COUNT, pages);
-    }
-
-    // All lanes ask, each for a page of its own; counted from the first of all.
-    PASCALINE_INLINE int32_t number(int page) const { return shuffle_from(own, page % COUNT); }
-
-  private:
-    static PASCALINE_INLINE int32_t load(const int32_t* table, int first, int pages) {
-        const int page = first + threadIdx.x % COUNT;
-        return page < pages ? load_handed_on(table + page) : 0;
-    }
-};
-
-// One head's keys, or values, in all pages.
-struct HeadCache {
-    const uint8_t* numbers;
-    const float* scales;  // of codes of 8 bits
-    int heads, head;
-
-    PASCALINE_INLINE const uint8_t* page_numbers(int32_t page) const {
-        return numbers + (size_t(page) * heads + head) * (PAGE_SIZE * HEAD_DIM * NUMBER_BYTES);
-    }
-    PASCALINE_INLINE const float* page_scales(int32_t page) const {
-        return scales + (size_t(page) * heads + head) * PAGE_SIZE;
-    }
-};
 
 // Begins to copy a tile to `place`: from page `first_page` of those that are copied; from token `existing` on, zeros.
 PASCALINE_INLINE void copy_tile(uint8_t* place, const HeadCache& cache, const PageNumbers& pages, int first_page,

@@ -1,4 +1,4 @@
-"""A recorded step on a card: its launches, with what they compute in memory that all recordings share."""
+"""A recorded step on a card: its launches, some of them fused, with what they compute in one memory."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import cast
 
 import torch
 
+from pascaline.kernels.cuda.fusion import fuse
 from pascaline.kernels.recording import Operand, RecordedLaunch, memory_of, storage_of
 from pascaline.workload.arena import Span
 
 
 class CardProgram:
-    """Launches that have no memory yet.
+    """Launches that have no memory yet. All programs of an engine may share one: they run one after the other.
 
     Parameters
     ----------
@@ -20,9 +21,11 @@ class CardProgram:
     """
 
     def __init__(self, launches: list[RecordedLaunch], result: torch.Tensor) -> None:
-        self._recorded = launches
-        self._result = result
-        self._places = memory_of(((each.reads(), each.out) for each in launches), storage_of(result))
+        self.launches, self._result = fuse(launches, result)
+        """On the meta device."""
+        self._places = memory_of(
+            ((each.reads(), each.out) for each in self.launches), storage_of(self._result)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -37,7 +40,7 @@ class CardProgram:
                 inputs=tuple(_placed(operand, memory, self._places) for operand in each.inputs),
                 out=cast(torch.Tensor, _placed(each.out, memory, self._places)),
             )
-            for each in self._recorded
+            for each in self.launches
         ]
         return launches, cast(torch.Tensor, _placed(self._result, memory, self._places))
 

@@ -26,6 +26,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.step_plans import STEP_PLANS
@@ -265,6 +266,16 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "scale_rows of torch.float32",
         "tensor_fp16",
         lambda _: plan_scale_rows(512, _COLUMNS, _WIDE, is_permuted=True),
+    ),
+    Representative(
+        "scale_rows of torch.float32, whole vectors",
+        "tensor_fp16",
+        lambda _: plan_scale_rows(32, _COLUMNS, _WIDE),
+    ),
+    Representative(
+        "scale_back with a bias",
+        "tensor_fp16",
+        lambda _: plan_scale_back(call_of(32, bias=_HALF)),
     ),
     _prefill(attention_of(2048, 1, _HALF)),
     _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),

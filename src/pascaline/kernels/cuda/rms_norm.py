@@ -2,74 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
-from pascaline.kernels.cuda.row_vectors import integers, vector_width
+from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS, InputForm
+from pascaline.kernels.cuda.row_vectors import WARP, integers, row_shape, vector_width
 from pascaline.kernels.cuda.specialisation import LaunchPlan, Specialisation, float_bits
 
-_WARP = 32
-_MOST_THREADS = 1024
 _WARPS_OF_SHORT_ROWS = 4
+_MOST_SHARED_BYTES = 48 << 10
 
 
-@dataclass(frozen=True)
-class RowShape:
-    """How threads take a row; the same for all kernels that normalise rows of so many columns.
+def plan_rms_norm(
+    x: torch.Tensor,
+    gain_dtype: torch.dtype,
+    epsilon: float,
+    *,
+    residual: torch.Tensor | None = None,
+    quantised: InputForm | None = None,
+    has_rows: bool = True,
+) -> LaunchPlan:
+    """Buffers: "x" (T, C) or (T, H, C), rows at any strides, "gain" (C), and "y", in one piece.
 
     Parameters
     ----------
-    width : numbers of a vector, 4 or 1.
-    warps : that take a row.
-    vectors : of a thread.
-    """
-
-    width: int
-    warps: int
-    vectors: int
-
-    @property
-    def definitions(self) -> tuple[tuple[str, int], ...]:
-        """Macros of row_norm.cuh."""
-        return (("WIDTH", self.width), ("ROW_WARPS", self.warps), ("VECTORS", self.vectors))
-
-
-def row_shape(columns: int, width: int) -> RowShape:
-    """A warp for what it holds in two vectors a thread, else a block: two a thread, or the most threads.
-
-    It does not depend on the number of rows: nor do the bits of a row.
-    """
-    vectors = -(-columns // width)
-    if vectors <= 2 * _WARP:
-        return RowShape(width, 1, -(-vectors // _WARP))
-    threads = min(_MOST_THREADS, -(-vectors // (2 * _WARP)) * _WARP)
-    return RowShape(width, threads // _WARP, -(-vectors // threads))
-
-
-def plan_rms_norm(x: torch.Tensor, gain_dtype: torch.dtype, epsilon: float) -> LaunchPlan:
-    """Buffers: "x" (T, C) or (T, H, C), rows at any strides, "gain" (C), and "y", in one piece.
+    residual : (T, C), buffer "residual", rows at any stride: it becomes its sum with x, which is normalised.
+    quantised : the form in which a linear takes the result, in the buffers of `quantised_shapes`, in the
+        order of "inputs" where permuted.
+    has_rows : "y" is written.
 
     Raises
     ------
-    ShapeError : there is nothing to do.
+    ShapeError : there is nothing to do, or rows that are not quantised here: of no whole vectors, or
+        permuted and beyond shared memory.
     """
     if not x.numel():
         raise ShapeError(f"a norm of {tuple(x.shape)}")
     tokens, heads, columns = x.shape[0], x.shape[1] if x.dim() == 3 else 1, x.shape[-1]
-    shape = row_shape(columns, vector_width(x))
-    rows_a_block = _WARPS_OF_SHORT_ROWS if shape.warps == 1 else 1
-    definitions = (*shape.definitions, ("ROWS", rows_a_block), ("GAIN_TYPE", NUMBER_TYPES[gain_dtype]))
+    shape = row_shape(columns, vector_width(x) if residual is None else vector_width(x, residual))
+    is_permuted = quantised is not None and quantised.has_permutation
+    if quantised is not None and shape.width == 1:
+        raise ShapeError(f"rows of {columns} numbers to quantise", expected="whole vectors of four")
+    shared_bytes = 4 * columns if is_permuted else 0
+    if shared_bytes > _MOST_SHARED_BYTES:
+        raise ShapeError(f"rows of {columns} numbers in another order", expected="48 KiB at most")
+    rows_a_block = _WARPS_OF_SHORT_ROWS if shape.warps == 1 and not is_permuted else 1
+    definitions = (
+        *shape.definitions,
+        ("ROWS", rows_a_block),
+        ("GAIN_TYPE", NUMBER_TYPES[gain_dtype]),
+        ("HAS_RESIDUAL", int(residual is not None)),
+        ("HAS_ROWS", int(has_rows)),
+        ("IS_QUANTISED", int(quantised is not None)),
+        *(() if quantised is None else (("INPUT_TYPE", NUMBER_TYPES[torch.float32]), *quantised.definitions)),
+    )
     return LaunchPlan(
         Specialisation("rms_norm.cu", "rms_norm", definitions),
         grid=(-(-tokens * heads // rows_a_block), 1, 1),
-        block=(_WARP * shape.warps * rows_a_block, 1, 1),
+        block=(WARP * shape.warps * rows_a_block, 1, 1),
         arguments=(
-            *("x", "gain", "y"),
+            "x",
+            "absent" if residual is None else "residual",
+            "gain",
+            "inputs" if is_permuted else "absent",
+            "y" if has_rows else "absent",
+            *(("absent",) * 3 if quantised is None else QUANTISED_BUFFERS),
             *integers(tokens * heads, heads, columns, x.stride(0), x.stride(1) if x.dim() == 3 else 0),
+            *integers(0 if residual is None else residual.stride(0)),
             float_bits(epsilon),
         ),
+        shared_bytes=shared_bytes,
         begins_early=True,
     )

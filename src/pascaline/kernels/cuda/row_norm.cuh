@@ -24,6 +24,13 @@ struct Row {
             if (column(i) < columns) vectors[i] = load(column(i));
         }
     }
+
+    PASCALINE_INLINE void store(float* row, int columns) const {
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
+            if (column(i) < columns) store_vector<FP32>(row + column(i), vectors[i]);
+        }
+    }
 };
 
 // The sum over the row's threads of `value`, in all of them.

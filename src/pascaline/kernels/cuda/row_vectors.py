@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from pascaline.core.errors import ShapeError
@@ -10,6 +12,8 @@ from pascaline.kernels.cuda.specialisation import Integer
 THREADS = 256
 """Of a block, where each takes a vector."""
 _WIDTH = 4
+WARP = 32
+_MOST_THREADS = 1024
 
 
 def vector_width(*tensors: torch.Tensor) -> int:
@@ -28,6 +32,44 @@ def vector_width(*tensors: torch.Tensor) -> int:
 def _has_whole_vectors(tensor: torch.Tensor) -> bool:
     steps = (tensor.shape[-1], tensor.storage_offset(), *tensor.stride()[:-1])
     return all(step % _WIDTH == 0 for step in steps)
+
+
+@dataclass(frozen=True)
+class RowShape:
+    """How threads take a row; the same for all kernels that normalise rows of so many columns.
+
+    Parameters
+    ----------
+    width : numbers of a vector, 4 or 1.
+    warps : that take a row.
+    vectors : of a thread.
+    """
+
+    width: int
+    warps: int
+    vectors: int
+
+    @property
+    def definitions(self) -> tuple[tuple[str, int], ...]:
+        """Macros of row_norm.cuh."""
+        return (("WIDTH", self.width), ("ROW_WARPS", self.warps), ("VECTORS", self.vectors))
+
+
+def row_shape(columns: int, width: int) -> RowShape:
+    """A warp for what it holds in two vectors a thread, else a block: two a thread, or the most threads.
+
+    It does not depend on the number of rows: nor do the bits of a row.
+    """
+    vectors = -(-columns // width)
+    if vectors <= 2 * WARP:
+        return RowShape(width, 1, -(-vectors // WARP))
+    threads = min(_MOST_THREADS, -(-vectors // (2 * WARP)) * WARP)
+    return RowShape(width, threads // WARP, -(-vectors // threads))
+
+
+def head_shape(columns: int, width: int) -> tuple[tuple[str, int], ...]:
+    """Macros of row_norm.cuh where a warp takes a head, however long."""
+    return RowShape(width, 1, -(-columns // (width * WARP))).definitions
 
 
 def blocks_of(items: int, threads: int = THREADS) -> tuple[int, int, int]:

@@ -96,6 +96,27 @@ struct Rows {
             }
         }
     }
+
+    // Sums over that of their weights; rows beyond the sequence's end are left.
+    PASCALINE_INLINE void store(float* y, const Sums& sums, const PrefillTile& tile, int head, int heads) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            float total = totals[i];
+            total += shuffle_xor(total, 1);
+            total += shuffle_xor(total, 2);
+            const float inverse = 1.0f / total;
+            const int own = tile.first_row + row(i);
+            if (own >= tile.rows()) continue;
+            float* const place = y + (size_t(tile.first_token + own / GROUP) * heads + head) * (GROUP * HEAD_DIM) +
+                                 own % GROUP * HEAD_DIM + threadIdx.x % 4 * 2;
+#pragma unroll
+            for (int block = 0; block < VALUE_BLOCKS; block++) {
+                const float(&four)[4] = sums[i / 2][block];
+                *reinterpret_cast<float2*>(place + 8 * block) =
+                    make_float2(four[i % 2 * 2] * inverse, four[i % 2 * 2 + 1] * inverse);
+            }
+        }
+    }
 };
 
 // cap(scale * score) / log(2): cap * tanh(x) is cap - 2 * cap / (1 + exp(2 * x)).

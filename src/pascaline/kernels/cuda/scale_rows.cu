@@ -2,22 +2,33 @@
 // that back: x = scaled * factor. So nothing overflows, and what is rounded off is at most 2^-11 of an element, or
 // 2^-25 of the row's largest.
 //
-// A block takes a row. Definitions: INPUT_TYPE; HAS_PERMUTATION: column c is input `inputs[c]`.
-#include "platform.cuh"
+// A block takes a row. Definitions: INPUT_TYPE; WIDTH, numbers of a vector (1 with a permutation); HAS_PERMUTATION:
+// column c is input `inputs[c]`.
+#include "row_vectors.cuh"
 
 using InputElement = Element<INPUT_TYPE>;
 
-constexpr int WARPS = 8;
+constexpr int WARPS = 16;
 constexpr int THREADS = 32 * WARPS;
+
+PASCALINE_INLINE Vector load_inputs(const InputElement::Stored* place) {
+    Numbers<INPUT_TYPE> lying;
+    lying.whole = load_handed_on(reinterpret_cast<const Lying<INPUT_TYPE, WIDTH>::Whole*>(place));
+    return lying.widened();
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 scale_rows(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint16_t* __restrict__ scaled,
            float* __restrict__ factors, int columns) {
     __shared__ float warps_largest[WARPS];
+    let_next_launch_begin();
+    wait_for_launches_before();
     const auto* row = static_cast<const InputElement::Stored*>(x) + size_t(blockIdx.x) * columns;
     float largest = 0.0f;
-    for (int column = threadIdx.x; column < columns; column += THREADS) {
-        largest = fmaxf(largest, fabsf(InputElement::widen(row[column])));
+    for (int column = threadIdx.x * WIDTH; column < columns; column += THREADS * WIDTH) {
+        const Vector vector = load_inputs(row + column);
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) largest = fmaxf(largest, fabsf(vector.values[i]));
     }
 #pragma unroll
     for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, shuffle_xor(largest, mask));
@@ -32,9 +43,12 @@ scale_rows(const void* __restrict__ x, const int32_t* __restrict__ inputs, uint1
     exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
     const float factor = bits_to_float(exponent << 23), scale = bits_to_float((254 - exponent) << 23);
     uint16_t* scaled_row = scaled + size_t(blockIdx.x) * columns;
-    for (int column = threadIdx.x; column < columns; column += THREADS) {
+    for (int column = threadIdx.x * WIDTH; column < columns; column += THREADS * WIDTH) {
         const int input = HAS_PERMUTATION ? load_constant(inputs + column) : column;
-        scaled_row[column] = float_to_half(InputElement::widen(row[input]) * scale);
+        Vector vector = load_inputs(row + input);
+#pragma unroll
+        for (int i = 0; i < WIDTH; i++) vector.values[i] *= scale;
+        store_vector<FP16>(scaled_row + column, vector);
     }
     if (threadIdx.x == 0) factors[blockIdx.x] = factor;
 }

@@ -6,8 +6,12 @@ import torch
 
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
 from pascaline.kernels.cuda.gather_rows import plan_gather_packed, plan_gather_rows
+from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
+from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
+from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.sampling import plan_choose_tokens, plan_filter_tokens, plan_shape_logits
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
 from pascaline.weights.slabbed import SlabbedForm
@@ -33,9 +37,24 @@ _GATED, _LOGITS, _ANGLES = _meta(_ROWS, _INNER), _meta(_ROWS, _VOCABULARY), _met
 STEP_PLANS: dict[str, LaunchPlan] = {
     "rms_norm": plan_rms_norm(_X, torch.bfloat16, 1e-6),
     "rms_norm of heads": plan_rms_norm(_QUERY, torch.float32, 1e-6),
+    "rms_norm of a sum": plan_rms_norm(_X, torch.bfloat16, 1e-6, residual=_X),
+    "rms_norm of a sum, two planes": plan_rms_norm(
+        _X, torch.float16, 1e-6, residual=_X, quantised=InputForm(2, 32), has_rows=False
+    ),
+    "rms_norm in another order, one plane": plan_rms_norm(
+        _X, torch.float16, 1e-6, quantised=InputForm(1, 32, has_permutation=True), has_rows=False
+    ),
+    "quantise_gated, two planes": plan_quantise_gated(
+        Operation.SILU_AND_MUL, _GATED, _GATED, InputForm(2, 32)
+    ),
+    "rotate_and_store in fp16": plan_rotate_and_store(_QUERY, _KEY, _KEY, _ANGLES, _cache(torch.float16)),
+    "rotate_and_store in int8, with norms": plan_rotate_and_store(
+        _QUERY, _KEY, _KEY, _ANGLES, _cache(torch.int8), HeadNorm(torch.bfloat16, 1e-6)
+    ),
     "rotary": plan_rotary(_QUERY, _ANGLES),
     "store_rows in fp16": plan_store_rows(_KEY, _cache(torch.float16)),
     "store_rows in bf16": plan_store_rows(_KEY, _cache(torch.bfloat16)),
+    "store_rows in int8": plan_store_rows(_KEY, _cache(torch.int8)),
     "gather_rows of fp16": plan_gather_rows(
         _ROWS, _meta(_VOCABULARY, _HIDDEN, dtype=torch.float16), names=("table", "token_ids")
     ),
@@ -52,5 +71,8 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "elementwise gelu_and_mul": plan_elementwise(
         Operation.GELU_AND_MUL, _GATED, _GATED, names=("gate", "up", "y")
     ),
+    "shape_logits": plan_shape_logits(_ROWS, _VOCABULARY, _VOCABULARY),
+    "choose_tokens": plan_choose_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
+    "filter_tokens": plan_filter_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
 }
 """By names that begin with the kernel's."""

@@ -1,0 +1,197 @@
+"""What a card is told of a step's sequences for it to sample, and what its results mean: plain arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy
+
+from pascaline.engine.sampler import Sampled, uniform
+from pascaline.engine.sampling_params import SamplingParams
+from pascaline.engine.sequence import Sequence
+from pascaline.kernels.cuda import sampling
+
+Array = numpy.ndarray
+LineValues = tuple[int, int, float, tuple[float, float], int, int, int, int, int, tuple[int, int, int]]
+
+_LARGEST_EXPONENT = 2.0**126
+"""Of temperatures below 2⁻¹²⁶ or so all but the largest logit weigh nothing just as well."""
+
+
+@dataclass(frozen=True)
+class SamplingCall:
+    """Arrays of the types of `kernels.cuda.sampling`, of which all but `lines` may be empty.
+
+    Line i < S is the model's row i; rows that are shaped are chosen from in lines behind those.
+    """
+
+    lines: Array
+    jobs: Array
+    shaped_rows: Array
+    changes: Array
+
+    @property
+    def reports(self) -> int:
+        return int((self.jobs["report"] >= 0).sum())
+
+    @property
+    def packed(self) -> bytes:
+        """All arrays one after the other, in the order of the fields; each has multiples of 16 bytes."""
+        return b"".join(array.tobytes() for array in (self.lines, self.jobs, self.shaped_rows, self.changes))
+
+
+class CallMaker:
+    """Makes calls, and remembers of sequences what does not change from step to step."""
+
+    def __init__(self) -> None:
+        self._seen: WeakKeyDictionary[Sequence, _Seen] = WeakKeyDictionary()
+        self._ways: WeakKeyDictionary[Sequence, _Way] = WeakKeyDictionary()
+
+    def make(self, sequences: list[Sequence]) -> SamplingCall:
+        """For sequences whose logits are rows of a matrix, in order."""
+        lines: list[LineValues] = []
+        shaped_lines: list[LineValues] = []
+        jobs: list[tuple[int, int, int, int]] = []
+        shaped_rows: list[tuple[int, int, int, float]] = []
+        changes: list[Array] = []
+        changed = reports = 0
+        for row, sequence in enumerate(sequences):
+            way = self._way(sequence)
+            draw = 0 if way.is_greedy else int(uniform(sequence.seed, sequence.output_length) * 2.0**64)
+            line = row
+            if way.is_shaped(sequence):
+                line = len(sequences) + len(shaped_lines)
+                lines.append(way.line(row, draw, -1, sampling.ONLY_LOOKED_AT, is_raw=1))
+                shaped_lines.append(way.line(row, draw, len(shaped_rows), way.way, is_raw=0))
+                of_row = self._changes(sequence)
+                shaped_rows.append((row, changed, len(of_row), sequence.params.repetition_penalty))
+                changes.append(of_row)
+                changed += len(of_row)
+            else:
+                lines.append(way.line(row, draw, -1, way.way, is_raw=1))
+            if way.way == sampling.FILTERED:
+                jobs.append((line, -1, 0, 0))
+            if sequence.params.logprobs is not None:
+                jobs.append((row, reports, sequence.params.logprobs, 0))
+                reports += 1
+        return SamplingCall(
+            lines=numpy.array(lines + shaped_lines, sampling.LINE),
+            jobs=numpy.array(jobs, sampling.JOB),
+            shaped_rows=numpy.array(shaped_rows, sampling.SHAPED_ROW),
+            changes=numpy.concatenate([numpy.empty(0, sampling.CHANGE), *changes]),
+        )
+
+    def _way(self, sequence: Sequence) -> _Way:
+        found = self._ways.get(sequence)
+        if found is None:
+            found = self._ways[sequence] = _Way.of(sequence.params)
+        return found
+
+    def _changes(self, sequence: Sequence) -> Array:
+        params = sequence.params
+        seen = numpy.empty(0, numpy.int32)
+        if params.repetition_penalty != 1.0:
+            seen = self._seen.setdefault(sequence, _Seen()).up_to_now(sequence.tokens)
+        counts = sequence.output_counts if params.presence_penalty or params.frequency_penalty else {}
+        counted, times = _of_mapping(counts.items(), numpy.float32)
+        biased, biases = _of_mapping(params.logit_bias.items(), numpy.float32)
+        ids = numpy.unique(numpy.concatenate([seen, counted, biased]))
+        changes = numpy.zeros(len(ids), sampling.CHANGE)
+        changes["id"] = ids
+        changes["is_seen"][numpy.searchsorted(ids, seen)] = 1
+        changes["subtracted"][numpy.searchsorted(ids, counted)] = times * numpy.float32(
+            params.frequency_penalty
+        ) + numpy.float32(params.presence_penalty)
+        changes["added"][numpy.searchsorted(ids, biased)] = biases
+        return changes
+
+
+def results_of(
+    sequences: list[Sequence], vocabulary: int, choices: Array, reports: Iterable[Array]
+) -> list[Sampled]:
+    """What a call has given: `choices` one a sequence, `reports` of those that wanted log-probabilities."""
+    remaining = iter(reports)
+    results: list[Sampled] = []
+    for sequence, (token, is_finite, logit, most) in zip(sequences, choices.tolist(), strict=True):
+        count = sequence.params.logprobs
+        report = None if count is None else next(remaining)
+        if count is None or report is None or not is_finite:
+            results.append(Sampled(token, bool(is_finite)))
+            continue
+        shift = most + math.log(int(report["mass"])) - sampling.WEIGHT_BITS * math.log(2.0)
+        count = min(count, vocabulary)
+        pairs = zip(report["ids"][:count].tolist(), report["logits"][:count].tolist(), strict=True)
+        results.append(Sampled(token, True, logit - shift, [(top, value - shift) for top, value in pairs]))
+    return results
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What lines of a sequence have in common.
+
+    `changes_always`: its logits are shaped from the first token on; `changes_later`: from the second.
+    """
+
+    way: int
+    top_k: int
+    top_p: int
+    min_p_distance: float
+    exponent: tuple[float, float]
+    changes_always: bool
+    changes_later: bool
+
+    @classmethod
+    def of(cls, params: SamplingParams) -> _Way:
+        exponent = min(math.log2(math.e) / max(params.temperature, 1e-300), _LARGEST_EXPONENT)
+        high = float(numpy.float32(exponent))
+        has_filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+        drawn = sampling.FILTERED if has_filters else sampling.FROM_ALL
+        return cls(
+            way=sampling.GREEDY if params.greedy else drawn,
+            top_k=params.top_k,
+            top_p=0 if params.top_p == 1.0 else max(1, int(params.top_p * 2.0**64)),
+            min_p_distance=-params.temperature * math.log(params.min_p) if params.min_p > 0.0 else math.inf,
+            exponent=(high, exponent - high),
+            changes_always=bool(params.logit_bias) or params.repetition_penalty != 1.0,
+            changes_later=bool(params.presence_penalty or params.frequency_penalty),
+        )
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.way == sampling.GREEDY
+
+    def is_shaped(self, sequence: Sequence) -> bool:
+        """Whether penalties or a bias change the logits now."""
+        return self.changes_always or (self.changes_later and bool(sequence.output_counts))
+
+    def line(self, row: int, draw: int, shaped: int, way: int, *, is_raw: int) -> LineValues:
+        numbers = (row, shaped, self.top_k, way, is_raw)
+        return (draw, self.top_p, self.min_p_distance, self.exponent, *numbers, (0, 0, 0))
+
+
+class _Seen:
+    """The different tokens of a sequence that grows."""
+
+    def __init__(self) -> None:
+        self._ids = numpy.empty(0, numpy.int32)
+        self._length = 0
+
+    def up_to_now(self, tokens: list[int]) -> Array:
+        """In order, int32."""
+        if len(tokens) > self._length:
+            fresh = numpy.array(tokens[self._length :], numpy.int32)
+            self._ids = numpy.union1d(self._ids, fresh)
+            self._length = len(tokens)
+        return self._ids
+
+
+def _of_mapping(items: Iterable[tuple[int, float]], dtype: type[numpy.float32]) -> tuple[Array, Array]:
+    """Ids (int32) and values."""
+    pairs = list(items)
+    return (
+        numpy.array([token for token, _ in pairs], numpy.int32),
+        numpy.array([value for _, value in pairs], dtype),
+    )

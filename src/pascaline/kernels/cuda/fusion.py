@@ -1,0 +1,157 @@
+"""From recorded launches to those that a card runs: some do the work of several, with the same bits.
+
+- A sum and its norm: the sum takes the place of what was added to, which nothing reads afterwards.
+- Queries and keys that are rotated (their heads normalised before), and keys and values that are stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from pascaline.kernels.cuda.fused_kernels import ADD_NORM, NORM_ROTATE_AND_STORE, ROTATE_AND_STORE
+from pascaline.kernels.kernel import Kernel
+from pascaline.kernels.recording import Operand, RecordedLaunch, storage_of
+from pascaline.weights import Dense
+
+
+def fuse(launches: list[RecordedLaunch], result: torch.Tensor) -> tuple[list[RecordedLaunch], torch.Tensor]:
+    """The launches to run, in order, and where what was in `result` is then.
+
+    Of a fused one `kernel.ops` are what it covers, `op` the last of those.
+    """
+    return _with_sums(_with_stores(launches, storage_of(result)), result)
+
+
+def _with_stores(launches: list[RecordedLaunch], result: int) -> list[RecordedLaunch]:
+    uses = _uses(launches, result)
+    fused: list[RecordedLaunch] = []
+    index = 0
+    while index < len(launches):
+        for kernel in (NORM_ROTATE_AND_STORE, ROTATE_AND_STORE):
+            group = launches[index : index + len(kernel.ops)]
+            launch = _stored(kernel, group, uses) if _names(group) == kernel.ops else None
+            if launch is not None:
+                fused.append(launch)
+                index += len(group)
+                break
+        else:
+            fused.append(launches[index])
+            index += 1
+    return fused
+
+
+def _names(launches: list[RecordedLaunch]) -> tuple[str, ...]:
+    return tuple(launch.op.name for launch in launches)
+
+
+def _stored(kernel: Kernel, group: list[RecordedLaunch], uses: Counter[int]) -> RecordedLaunch | None:
+    """The one launch of a group, None where its launches do not belong together so."""
+    *norms, query, key, store_key, store_value = group
+    (rotated_query, positions, cosine, sine), (rotated_key, *key_tables) = query.inputs, key.inputs
+    (stored_key, slots, key_cache), (value, value_slots, value_cache) = store_key.inputs, store_value.inputs
+    passed_on = [(key.out, stored_key)]
+    parameters: dict[str, float] = {}
+    gains: tuple[Operand, ...] = ()
+    if norms:
+        (raw_query, query_gain), (raw_key, key_gain) = (norm.inputs for norm in norms)
+        passed_on += [(norms[0].out, rotated_query), (norms[1].out, rotated_key)]
+        rotated_query, rotated_key, gains = raw_query, raw_key, (query_gain, key_gain)
+        parameters = dict(norms[0].parameters)
+        if norms[1].parameters != parameters or _dtype(query_gain) != _dtype(key_gain):
+            return None
+    alike = zip((positions, cosine, sine, slots), (*key_tables, value_slots), strict=True)
+    caches = cast(torch.Tensor, key_cache), cast(torch.Tensor, value_cache)
+    if (
+        not all(_is_handed_on(out, operand, uses) for out, operand in passed_on)
+        or not all(_is_same(one, other) for one, other in alike)
+        or len({(cache.shape, cache.stride(), cache.dtype) for cache in caches}) > 1
+    ):
+        return None
+    inputs = (rotated_query, rotated_key, value, positions, cosine, sine, slots, *caches, *gains)
+    return _launch(kernel, query, store_value, inputs, parameters)
+
+
+def _launch(
+    kernel: Kernel,
+    written: RecordedLaunch,
+    last: RecordedLaunch,
+    inputs: tuple[Operand, ...],
+    parameters: dict[str, float],
+) -> RecordedLaunch | None:
+    """What writes the output of `written` in the place of `last`; None if the kernel refuses it."""
+    if kernel.takes({}, inputs) is not None:
+        return None
+    return replace(
+        last, path=written.path, kernel=kernel, inputs=inputs, out=written.out, parameters=parameters
+    )
+
+
+def _dtype(gain: Operand) -> torch.dtype | None:
+    return gain.tensor.dtype if isinstance(gain, Dense) else None
+
+
+def _is_same(one: Operand, other: Operand) -> bool:
+    """Whether both are the same elements of the same memory."""
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
+        return False
+    return storage_of(one) == storage_of(other) and _geometry(one) == _geometry(other)
+
+
+def _geometry(tensor: torch.Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+def _is_handed_on(out: torch.Tensor, operand: Operand, uses: Counter[int]) -> bool:
+    """Whether a launch's output is this operand, and nothing else reads it."""
+    return _is_same(out, operand) and uses[storage_of(out)] == 1
+
+
+def _uses(launches: list[RecordedLaunch], result: int) -> Counter[int]:
+    """How often each memory is read."""
+    return Counter([result, *(storage_of(tensor) for launch in launches for tensor in launch.reads())])
+
+
+def _with_sums(
+    launches: list[RecordedLaunch], result: torch.Tensor
+) -> tuple[list[RecordedLaunch], torch.Tensor]:
+    last_read = {storage_of(tensor): index for index, each in enumerate(launches) for tensor in each.reads()}
+    last_read[storage_of(result)] = len(launches)
+    moved: dict[int, torch.Tensor] = {}  # by the storage of a sum: what it took the place of
+    fused: list[RecordedLaunch] = []
+    for index, launch in enumerate(launches):
+        last = replace(launch, inputs=tuple(_in_place(operand, moved) for operand in launch.inputs))
+        before = launches[index - 1] if index else None
+        if before is not None and _names([before, launch]) == ADD_NORM.ops:
+            x, residual = (cast(torch.Tensor, operand) for operand in fused[-1].inputs)
+            is_free = last_read[storage_of(cast(torch.Tensor, before.inputs[1]))] < index
+            if (
+                is_free
+                and _is_whole(residual)
+                and storage_of(x) != storage_of(residual)
+                and _is_same(before.out, launch.inputs[0])
+            ):
+                both = _launch(ADD_NORM, last, last, (x, residual, last.inputs[1]), dict(last.parameters))
+                if both is not None:
+                    fused[-1] = both
+                    moved[storage_of(before.out)] = residual
+                    continue
+        fused.append(last)
+    return fused, cast(torch.Tensor, _in_place(result, moved))
+
+
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether it is all of the memory of an output."""
+    nbytes = tensor.numel() * tensor.element_size()
+    return tensor.is_meta and tensor.is_contiguous() and tensor.untyped_storage().nbytes() == nbytes
+
+
+def _in_place(operand: Operand, moved: dict[int, torch.Tensor]) -> Operand:
+    """The operand where it is now."""
+    if not isinstance(operand, torch.Tensor) or storage_of(operand) not in moved:
+        return operand
+    whole = moved[storage_of(operand)]
+    return whole.as_strided(operand.shape, operand.stride(), operand.storage_offset())
