@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simt_attention_harness import AttentionCase, check_attention
 from linear_harness import Execute
+from simt_attention_harness import AttentionCase, check_attention
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_call import AttentionCall

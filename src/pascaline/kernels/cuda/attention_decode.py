@@ -161,7 +161,7 @@ def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeomet
 
 
 def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:
-    for blocks, warps, step_pages, stages in product((1, 2, 3), (4, 6, 8, 10, 12), (1, 2), (2, 3, 4)):
+    for blocks, warps, step_pages, stages in product((1, 2, 3), (2, 4, 6, 8, 10, 12), (1, 2), (2, 3, 4)):
         each = AttentionDecodeGeometry(warps, stages, step_pages, blocks)
         if blocks * warps <= 16 and _fits(call, chip, each):
             yield each
