@@ -172,7 +172,7 @@ def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dty
         geometry = plan.geometry
         assert isinstance(geometry, AttentionDecodeGeometry)
         assert plan.shared_bytes <= chip.shared_bytes_per_block
-        assert plan.grid[0] <= chip.multiprocessors * geometry.blocks
+        assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
-    assert plan_attention_decode(single, chip).grid == (4, 1, 1)
+    assert plan_attention_decode(single, chip).grid == (1, 4, 1)

@@ -46,12 +46,6 @@ PASCALINE_INLINE float4 plus_times(const float4& sum, const float4& value, float
                        sum.w + value.w * factor);
 }
 
-// True in the block that comes last of a segment's sharers.
-PASCALINE_INLINE bool comes_last_of(const Segment& segment, uint32_t* arrivals) {
-    __shared__ uint32_t arrived;
-    return comes_last(arrivals + segment.number, segment.sharers, arrived);
-}
-
 // Of a block's warps, in shared memory.
 class SegmentSums {
   public:
