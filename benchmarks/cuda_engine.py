@@ -17,7 +17,7 @@ greedy. Measured:
   several streams, prompts, with its head in fp16 as ours is and in Q6_K as its quantiser has it.
 
 Prints ratios and what is wanted; writes all to FILE after every part, and what had failed. Exit code 1:
-something failed.
+something failed; 2: there is no card.
 """
 
 from __future__ import annotations
@@ -63,11 +63,16 @@ class EngineRun:
         """All parts that are wanted."""
         part = self.findings.part
         part("limits", self._limits)
+        if "card" not in self.found:
+            return
         if "start" in self._only:
             for cache in ("cold", "warm"):
                 part(f"start, {cache}", partial(self._start, cache))
         if {"decode", "prefill", "trace", "peer"} & self._only:
             part("int4 engine", self._int4)
+        if "peer" in self._only and not self.found["peer"]:  # no engine of ours to take turns with
+            for model in (FP16_HEAD, Q6_K_HEAD):
+                part(f"llama.cpp, {model}", partial(self._peer, model))
         if "bf16" in self._only:
             part("bf16 engine", self._bf16)
             part("cuBLAS", self._cublas)
@@ -163,6 +168,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cuda-engine-") as folder:
         measured = EngineRun(given, Path(folder))
         measured.measure()
+    if "card" not in measured.found:
+        return 2
     print(f"{measured.found['wall_s']} s")
     return int(bool(measured.findings.failed))
 

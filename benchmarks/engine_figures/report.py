@@ -25,7 +25,10 @@ _SHOWN = 8
 
 def start_text(name: str, hello: Record) -> str:
     """How long the start took, and its parts."""
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in hello["stages"].items())
+    stages = ", ".join(
+        f"{stage} {seconds:.1f} s" + ("" if expected is None else f", {expected:.1f} expected")
+        for stage, expected, seconds in hello["ready"]["stages"]
+    )
     verdict = _at_most(hello["process_s"], MOST_START_S[name], "s") if name in MOST_START_S else ""
     return (
         f"start, {name} cache: the process {hello['process_s']:.1f} s {verdict}, "
@@ -78,11 +81,11 @@ def prompt_text(tokens: int, seconds: Sequence[float]) -> str:
 def trace_text(streams: int, seen: Record) -> str:
     """How long the card works in a step."""
     plain = statistics.median(seen["plain_step_s"])
-    idle = max(0.0, 1 - seen["busy_s"] / plain)
+    idle, watched = (max(0.0, 1 - seen["busy_s"] / step_s) for step_s in (plain, seen["span_s"]))
     lines = [
         f"{streams} streams: a step takes {plain * 1e6:.0f} µs, the card works {seen['busy_s'] * 1e6:.0f} of "
         f"them in {seen['launches']:.0f} launches: idle {idle:.1%} {_at_most(idle, MOST_IDLE)}; watched, a "
-        f"step took {seen['span_s'] * 1e6:.0f} µs"
+        f"step took {seen['span_s'] * 1e6:.0f} µs, {watched:.1%} idle"
     ]
     for name, (seconds, times) in list(seen["by_name"].items())[:_SHOWN]:
         lines.append(f"  {seconds * 1e6:8.1f} µs a step, {times:5.1f} launches  {name:.90}")

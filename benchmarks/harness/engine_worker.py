@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import msgspec
 import psutil
@@ -22,23 +21,23 @@ from harness.card_session import announcing, serve_measurements
 from harness.json_lines import Answer
 from harness.kernel_trace import traced
 from pascaline.cli.ending import run
-from pascaline.core.progress import Progress
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import Abort, Submit
 from pascaline.engine.sampling_params import SamplingParams
 
 _WARM_STEPS = 8
-_TRACED_STEPS = 24
+_TRACED_STEPS = 64
+_ONCE_A_STEP = "take_sampled"
+_SHOWN = 24
 
 
 class MeasuredEngine:
     """Requests of random tokens, greedy; stream i always has the same prompt, so that it is computed once."""
 
     def __init__(self, model: str, options: dict[str, object]) -> None:
-        self.stages: dict[str, float] = {}
         began = time.perf_counter()
-        self._core = EngineCore(EngineConfig(model, **options), self._note)  # type: ignore[arg-type]
+        self._core = EngineCore(EngineConfig(model, **options))  # type: ignore[arg-type]
         self.core_s = time.perf_counter() - began
         self._random = random.Random(0)
         self._requests = 0
@@ -47,7 +46,7 @@ class MeasuredEngine:
         """What was started, and how long each part of it took."""
         process_s = time.time() - psutil.Process().create_time()
         ready = msgspec.to_builtins(self._core.ready)
-        return {"ready": ready, "stages": self.stages, "core_s": self.core_s, "process_s": process_s}
+        return {"ready": ready, "core_s": self.core_s, "process_s": process_s}
 
     def decode(self, streams: int, context: int, steps: int) -> Answer:
         """Steps that give every stream a token, after `context` tokens each: seconds and tokens of each."""
@@ -62,16 +61,17 @@ class MeasuredEngine:
             traced(lambda: self._run(2))  # the first time, the profiler starts
             plain = [seconds for seconds, _ in self._steps(_TRACED_STEPS)]
             seen = traced(lambda: self._run(_TRACED_STEPS))
-        by_name = {
-            name: (s / _TRACED_STEPS, count / _TRACED_STEPS) for name, (s, count) in seen.by_name.items()
-        }
-        return asdict(seen) | {
-            "steps": _TRACED_STEPS,
+        # Of the first and the last step, which are under way while others' results are read, a part is seen.
+        steps = max([times for name, (_, times) in seen.by_name.items() if _ONCE_A_STEP in name], default=0)
+        steps = steps or _TRACED_STEPS
+        costly = list(seen.by_name.items())[:_SHOWN]
+        return {
             "plain_step_s": plain,
-            "span_s": seen.span_s / _TRACED_STEPS,
-            "busy_s": seen.busy_s / _TRACED_STEPS,
-            "launches": seen.launches / _TRACED_STEPS,
-            "by_name": by_name,
+            "steps": steps,
+            "span_s": seen.span_s / steps,
+            "busy_s": seen.busy_s / steps,
+            "launches": seen.launches / steps,
+            "by_name": {name: (seconds / steps, times / steps) for name, (seconds, times) in costly},
         }
 
     def prefill(self, tokens: int, repeats: int) -> Answer:
@@ -85,9 +85,6 @@ class MeasuredEngine:
                 self._core.step()
             seconds.append(time.perf_counter() - began)
         return {"seconds": seconds[1:], "tokens": tokens}
-
-    def _note(self, progress: Progress) -> None:
-        self.stages[progress.stage] = progress.elapsed_s
 
     def _submit(self, prompt: list[int], tokens: int) -> int:
         self._requests += 1

@@ -13,7 +13,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 _WORK = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
-_SHOWN = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class KernelTrace:
     span_s : from the first launch's start to the last one's end.
     busy_s : of it, with at least one launch at work: launches that overlap count once.
     launches : kernels and copies.
-    by_name : seconds and number of the most costly ones; of launches that overlap each has its own.
+    by_name : seconds and number, the most costly first; of launches that overlap each has its own.
     """
 
     span_s: float
@@ -73,6 +72,6 @@ def summed(launches: list[tuple[float, float, str]]) -> KernelTrace:
         reached = max(reached, end)
         microseconds[name] += end - start
         times[name] += 1
-    costly = sorted(microseconds, key=microseconds.__getitem__, reverse=True)[:_SHOWN]
+    costly = sorted(microseconds, key=microseconds.__getitem__, reverse=True)
     by_name = {name: (microseconds[name] / 1e6, times[name]) for name in costly}
     return KernelTrace((reached - launches[0][0]) / 1e6, busy / 1e6, len(launches), by_name)

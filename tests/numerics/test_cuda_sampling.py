@@ -41,7 +41,7 @@ def sample_on_card(
         "reports": numpy.zeros(max(1, reports), sampling.REPORT),
     }
     if len(call.shaped_rows):
-        buffers |= {"shaped_rows": call.shaped_rows, "changes": call.changes}
+        buffers |= {"shaped_rows": call.shaped_rows, "changes": numpy.concatenate(call.changes)}
         buffers["shaped"] = numpy.empty((len(call.shaped_rows), vocabulary), numpy.float32)
         execute(sampling.plan_shape_logits(len(call.shaped_rows), vocabulary, stride), buffers, ("shaped",))
     execute(
@@ -279,9 +279,11 @@ def test_seen_tokens_are_remembered_from_step_to_step(execute: Execute) -> None:
     sequence = Sequence(1, 0, 0, params, 0, [5, 9, 5], 3)
     maker = CallMaker()
     for token in (7, 5, 11, 7, 2):
-        assert maker.make([sequence]).packed == CallMaker().make([sequence]).packed
+        kept, made = maker.make([sequence]), CallMaker().make([sequence])
+        assert kept.packed == made.packed
+        assert kept.changes[0].tobytes() == made.changes[0].tobytes()
         sequence.append(token)
-    changes = maker.make([sequence]).changes
+    (changes,) = maker.make([sequence]).changes
     assert changes["id"].tolist() == [2, 3, 5, 7, 9, 11]
     assert changes["is_seen"].tolist() == [1, 0, 1, 1, 1, 1]
     assert changes["subtracted"] == pytest.approx([0.3, 0.0, 0.3, 0.6, 0.0, 0.3])

@@ -82,7 +82,7 @@ def _recipes_of_steps(
         batch = replace(batch, logit_rows=batch.logit_rows[: sizes.logit_rows])
         with launcher.recording() as recorder:
             logits = model(batch, cache)
-        for launch in (*recorder.launches, *CardProgram(recorder.launches, logits).launches):
+        for launch in (*recorder.launches, *CardProgram(recorder.launches, logits, launcher.chip).launches):
             alike = launch.kernel.name, *map(likeness, launch.inputs), *launch.parameters.items()
             if alike not in seen:
                 seen.add(alike)

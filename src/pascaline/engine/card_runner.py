@@ -126,7 +126,7 @@ class CardRunner:
     def _recorded(self, bucket: int) -> tuple[list[RecordedLaunch], torch.Tensor]:
         with self._launcher.recording() as recorder:
             logits = self.model(self.inputs.views(Sizes(bucket, bucket, bucket)), self.cache)
-        program = CardProgram(recorder.launches, logits)
+        program = CardProgram(recorder.launches, logits, self._launcher.chip)
         if len(self._memory) < program.nbytes:
             self._memory = torch.empty(program.nbytes, dtype=torch.uint8, device=self._device)
         return program.placed(self._memory)

@@ -87,7 +87,7 @@ class CardSampler:
                 logits = logits.contiguous()
             slot.event.synchronize()
             self._upload(call, slot)
-            self._launch(call, logits)
+            self.launch_kernels(call, logits)
             used = self._choice_bytes + call.reports * REPORT.itemsize
             if not call.reports:
                 used = len(sequences) * CHOICE.itemsize
@@ -97,17 +97,24 @@ class CardSampler:
 
     def _upload(self, call: SamplingCall, slot: _Slot) -> None:
         packed = call.packed
-        if packed == self._uploaded:
+        if packed == self._uploaded and not call.changes:
             return
-        if len(packed) > len(self._inputs):
-            self._inputs = self._bytes(2 * len(packed))
-        if len(packed) > len(slot.inputs):
+        total = len(packed) + sum(changes.nbytes for changes in call.changes)
+        if total > len(self._inputs):
+            self._inputs = self._bytes(2 * total)
+        if total > len(slot.inputs):
             slot.inputs = torch.empty(len(self._inputs), dtype=torch.uint8, pin_memory=True)
-        slot.inputs.numpy()[: len(packed)] = numpy.frombuffer(packed, numpy.uint8)
-        self._inputs[: len(packed)].copy_(slot.inputs[: len(packed)], non_blocking=True)
+        target = slot.inputs.numpy()
+        target[: len(packed)] = numpy.frombuffer(packed, numpy.uint8)
+        first = len(packed)
+        for changes in call.changes:
+            target[first : first + changes.nbytes] = changes.view(numpy.uint8)
+            first += changes.nbytes
+        self._inputs[:total].copy_(slot.inputs[:total], non_blocking=True)
         self._uploaded = packed
 
-    def _launch(self, call: SamplingCall, logits: torch.Tensor) -> None:
+    def launch_kernels(self, call: SamplingCall, logits: torch.Tensor) -> None:
+        """What `launch` does with the last call's arrays, which are on the card; may be captured."""
         lines, jobs, shaped_rows = len(call.lines), len(call.jobs), len(call.shaped_rows)
         vocabulary, stride = self._vocab_size, logits.stride(0)
         if shaped_rows * vocabulary > len(self._shaped):

@@ -15,7 +15,9 @@ from pascaline.engine.sequence import Sequence
 from pascaline.kernels.cuda import sampling
 
 Array = numpy.ndarray
-LineValues = tuple[int, int, float, tuple[float, float], int, int, int, int, int, tuple[int, int, int]]
+LineValues = tuple[
+    int, int, tuple[float, float], tuple[float, float], int, int, int, int, int, tuple[int, int, int]
+]
 
 _LARGEST_EXPONENT = 2.0**126
 """Of temperatures below 2⁻¹²⁶ or so all but the largest logit weigh nothing just as well."""
@@ -25,13 +27,14 @@ _LARGEST_EXPONENT = 2.0**126
 class SamplingCall:
     """Arrays of the types of `kernels.cuda.sampling`, of which all but `lines` may be empty.
 
-    Line i < S is the model's row i; rows that are shaped are chosen from in lines behind those.
+    Line i < S is the model's row i; rows that are shaped are chosen from in lines behind those. `changes` are
+    theirs, row by row.
     """
 
     lines: Array
     jobs: Array
     shaped_rows: Array
-    changes: Array
+    changes: tuple[Array, ...]
 
     @property
     def reports(self) -> int:
@@ -39,15 +42,15 @@ class SamplingCall:
 
     @property
     def packed(self) -> bytes:
-        """All arrays one after the other, in the order of the fields; each has multiples of 16 bytes."""
-        return b"".join(array.tobytes() for array in (self.lines, self.jobs, self.shaped_rows, self.changes))
+        """All but the changes, in the order of the fields; each has multiples of 16 bytes."""
+        return b"".join(array.tobytes() for array in (self.lines, self.jobs, self.shaped_rows))
 
 
 class CallMaker:
     """Makes calls, and remembers of sequences what does not change from step to step."""
 
     def __init__(self) -> None:
-        self._seen: WeakKeyDictionary[Sequence, _Seen] = WeakKeyDictionary()
+        self._changes: WeakKeyDictionary[Sequence, _Changes] = WeakKeyDictionary()
         self._ways: WeakKeyDictionary[Sequence, _Way] = WeakKeyDictionary()
 
     def make(self, sequences: list[Sequence]) -> SamplingCall:
@@ -66,7 +69,7 @@ class CallMaker:
                 line = len(sequences) + len(shaped_lines)
                 lines.append(way.line(row, draw, -1, sampling.ONLY_LOOKED_AT, is_raw=1))
                 shaped_lines.append(way.line(row, draw, len(shaped_rows), way.way, is_raw=0))
-                of_row = self._changes(sequence)
+                of_row = self._changes.setdefault(sequence, _Changes()).up_to_now(sequence)
                 shaped_rows.append((row, changed, len(of_row), sequence.params.repetition_penalty))
                 changes.append(of_row)
                 changed += len(of_row)
@@ -81,7 +84,7 @@ class CallMaker:
             lines=numpy.array(lines + shaped_lines, sampling.LINE),
             jobs=numpy.array(jobs, sampling.JOB),
             shaped_rows=numpy.array(shaped_rows, sampling.SHAPED_ROW),
-            changes=numpy.concatenate([numpy.empty(0, sampling.CHANGE), *changes]),
+            changes=tuple(changes),
         )
 
     def _way(self, sequence: Sequence) -> _Way:
@@ -89,24 +92,6 @@ class CallMaker:
         if found is None:
             found = self._ways[sequence] = _Way.of(sequence.params)
         return found
-
-    def _changes(self, sequence: Sequence) -> Array:
-        params = sequence.params
-        seen = numpy.empty(0, numpy.int32)
-        if params.repetition_penalty != 1.0:
-            seen = self._seen.setdefault(sequence, _Seen()).up_to_now(sequence.tokens)
-        counts = sequence.output_counts if params.presence_penalty or params.frequency_penalty else {}
-        counted, times = _of_mapping(counts.items(), numpy.float32)
-        biased, biases = _of_mapping(params.logit_bias.items(), numpy.float32)
-        ids = numpy.unique(numpy.concatenate([seen, counted, biased]))
-        changes = numpy.zeros(len(ids), sampling.CHANGE)
-        changes["id"] = ids
-        changes["is_seen"][numpy.searchsorted(ids, seen)] = 1
-        changes["subtracted"][numpy.searchsorted(ids, counted)] = times * numpy.float32(
-            params.frequency_penalty
-        ) + numpy.float32(params.presence_penalty)
-        changes["added"][numpy.searchsorted(ids, biased)] = biases
-        return changes
 
 
 def results_of(
@@ -138,7 +123,7 @@ class _Way:
     way: int
     top_k: int
     top_p: int
-    min_p_distance: float
+    reach: tuple[float, float]
     exponent: tuple[float, float]
     changes_always: bool
     changes_later: bool
@@ -146,15 +131,15 @@ class _Way:
     @classmethod
     def of(cls, params: SamplingParams) -> _Way:
         exponent = min(math.log2(math.e) / max(params.temperature, 1e-300), _LARGEST_EXPONENT)
-        high = float(numpy.float32(exponent))
+        reach = -params.temperature * math.log(params.min_p) if params.min_p > 0.0 else math.inf
         has_filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
         drawn = sampling.FILTERED if has_filters else sampling.FROM_ALL
         return cls(
             way=sampling.GREEDY if params.greedy else drawn,
             top_k=params.top_k,
             top_p=0 if params.top_p == 1.0 else max(1, int(params.top_p * 2.0**64)),
-            min_p_distance=-params.temperature * math.log(params.min_p) if params.min_p > 0.0 else math.inf,
-            exponent=(high, exponent - high),
+            reach=_split(reach),
+            exponent=_split(exponent),
             changes_always=bool(params.logit_bias) or params.repetition_penalty != 1.0,
             changes_later=bool(params.presence_penalty or params.frequency_penalty),
         )
@@ -169,29 +154,45 @@ class _Way:
 
     def line(self, row: int, draw: int, shaped: int, way: int, *, is_raw: int) -> LineValues:
         numbers = (row, shaped, self.top_k, way, is_raw)
-        return (draw, self.top_p, self.min_p_distance, self.exponent, *numbers, (0, 0, 0))
+        return (draw, self.top_p, self.reach, self.exponent, *numbers, (0, 0, 0))
 
 
-class _Seen:
-    """The different tokens of a sequence that grows."""
+def _split(value: float) -> tuple[float, float]:
+    """Two fp32 numbers of that sum."""
+    high = float(numpy.float32(value))
+    return (high, value - high if math.isfinite(high) else 0.0)
+
+
+class _Changes:
+    """What penalties and biases make of a sequence's logits; kept up while it grows."""
 
     def __init__(self) -> None:
-        self._ids = numpy.empty(0, numpy.int32)
+        self._array = numpy.empty(0, sampling.CHANGE)
         self._length = 0
 
-    def up_to_now(self, tokens: list[int]) -> Array:
-        """In order, int32."""
-        if len(tokens) > self._length:
-            fresh = numpy.array(tokens[self._length :], numpy.int32)
-            self._ids = numpy.union1d(self._ids, fresh)
-            self._length = len(tokens)
-        return self._ids
+    def up_to_now(self, sequence: Sequence) -> Array:
+        """By token ids; changed by the next call."""
+        params, tokens, before = sequence.params, sequence.tokens, self._length
+        if before == 0:
+            for token, bias in params.logit_bias.items():
+                self._put("added", numpy.array([token], numpy.int32), bias)
+        if params.repetition_penalty != 1.0:
+            self._put("is_seen", numpy.unique(numpy.array(tokens[before:], numpy.int32)), 1)
+        if params.presence_penalty or params.frequency_penalty:
+            fresh = numpy.unique(numpy.array(tokens[max(before, sequence.prompt_length) :], numpy.int32))
+            times = numpy.array([sequence.output_counts[token] for token in fresh.tolist()], numpy.float32)
+            of_times = times * numpy.float32(params.frequency_penalty)
+            self._put("subtracted", fresh, of_times + numpy.float32(params.presence_penalty))
+        self._length = len(tokens)
+        return self._array
 
-
-def _of_mapping(items: Iterable[tuple[int, float]], dtype: type[numpy.float32]) -> tuple[Array, Array]:
-    """Ids (int32) and values."""
-    pairs = list(items)
-    return (
-        numpy.array([token for token, _ in pairs], numpy.int32),
-        numpy.array([value for _, value in pairs], dtype),
-    )
+    def _put(self, field: str, ids: Array, values: Array | float) -> None:
+        """Of ids that are in order, each once; those that were not there come in."""
+        known = self._array["id"]
+        if not (numpy.append(known, -1)[numpy.searchsorted(known, ids)] == ids).all():
+            union = numpy.union1d(known, ids)
+            array = numpy.zeros(len(union), sampling.CHANGE)
+            array[numpy.searchsorted(union, known)] = self._array
+            array["id"] = union
+            self._array = array
+        self._array[field][numpy.searchsorted(self._array["id"], ids)] = values

@@ -10,7 +10,7 @@ import torch
 
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.recipe import Recipe
-from pascaline.kernels.kernel import Kernel, Workspace
+from pascaline.kernels.kernel import Chip, Kernel, Workspace
 from pascaline.kernels.likeness import likeness
 from pascaline.kernels.op import Op, Shaped
 from pascaline.kernels.policy import Decision, Policy
@@ -46,8 +46,12 @@ class Launcher:
         """By (module path, op name): the latest decision taken there."""
 
     @property
+    def chip(self) -> Chip:
+        return self._policy.chip
+
+    @property
     def device(self) -> torch.device:
-        return self._policy.chip.device
+        return self.chip.device
 
     def __call__(self, op: Op, path: str, *inputs: Shaped | None, **parameters: float) -> torch.Tensor:
         """Compute `op` for the module at `path`; returns its output."""

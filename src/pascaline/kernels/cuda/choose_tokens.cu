@@ -9,13 +9,11 @@
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
 constexpr int ITEMS = 16, CHUNK = ITEMS * THREADS;  // a thread has every 256th logit of a chunk
 
-struct alignas(16) Chunk {
-    uint64_t first;  // the place of the most likely token
+struct Chunk {
+    uint64_t first;  // the place of the most likely token; an infinite logit's if there is a NaN
     uint64_t mass;   // of all weights, relative to that token's
-    float least;     // of those that are finite; else infinite
-    float most;
-    int32_t has_infinity;  // or NaN
-    int32_t unused;
+    float least;     // of the logits that are finite
+    float unused;
 };
 
 struct Shared {
@@ -23,11 +21,11 @@ struct Shared {
     float values[CHUNK];  // of threads that have them; so that loops over them need not be unrolled
     uint64_t longs[WARPS];
     float floats[WARPS];
-    int32_t integers[WARPS];
     uint64_t segments[ITEMS * WARPS];
+    uint64_t total, before, scale;
+    float most;
     uint32_t arrived;
     int32_t chosen;
-    uint64_t rest;
 };
 
 // A thread's logits of a chunk; beyond the vocabulary minus infinity.
@@ -45,22 +43,21 @@ PASCALINE_INLINE void keep_chunk(const float (&values)[ITEMS], Shared& shared) {
     for (int item = 0; item < ITEMS; item++) shared.values[item * THREADS + threadIdx.x] = bounded(values[item]);
 }
 
-// Which of the threads has `target` between the sum before it and its own; `rest` is what is left of it there.
-PASCALINE_INLINE int find_thread(uint64_t mass, uint64_t target, Shared& shared, uint64_t& rest) {
-    const uint64_t sum = running_sum(mass, shared.longs);
-    if (sum - mass <= target && target < sum) {
-        shared.chosen = threadIdx.x;
-        shared.rest = target - (sum - mass);
-    }
+// The thread whose `before` and `up_to` have `target` between them; all threads' follow each other.
+PASCALINE_INLINE int find_thread(uint64_t before, uint64_t up_to, uint64_t target, Shared& shared) {
+    if (before <= target && target < up_to) shared.chosen = threadIdx.x;
     __syncthreads();
-    rest = shared.rest;
-    const int found = shared.chosen;
-    __syncthreads();
-    return found;
+    return shared.chosen;
 }
 
-// The token at which the sum of a chunk's weights first is above `target`.
-PASCALINE_INLINE int find_in_chunk(int chunk, float most, uint64_t target, Shared& shared) {
+// A chunk's sums of weights are relative to its own largest logit: `scale` is what that weighs.
+PASCALINE_INLINE uint64_t scaled(uint64_t mass, uint64_t scale) {
+    bool is_cut;
+    return multiply_high(mass << 8, scale << (64 - WEIGHT_BITS - 8), is_cut);  // mass * scale / 2^WEIGHT_BITS
+}
+
+// The token at which the scaled sum of the weights of a chunk, which is kept, first is above `target`.
+PASCALINE_INLINE int find_in_chunk(float most, uint64_t scale, uint64_t target, Shared& shared) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const auto weight = [&](int item) {
         return weight_of(shared.values[item * THREADS + threadIdx.x], most, shared.line.exponent);
@@ -74,37 +71,39 @@ PASCALINE_INLINE int find_in_chunk(int chunk, float most, uint64_t target, Share
     }
     __syncthreads();
     static_assert(ITEMS * WARPS <= THREADS, "a thread for each segment");
-    const uint64_t own = threadIdx.x < ITEMS * WARPS ? shared.segments[threadIdx.x] : 0;
-    const int segment = find_thread(own, target, shared, target);
-    const uint64_t mass = segment % WARPS == warp ? weight(segment / WARPS) : 0;
-    return chunk * CHUNK + segment / WARPS * THREADS + find_thread(mass, target, shared, target);
+    uint64_t mass = threadIdx.x < ITEMS * WARPS ? shared.segments[threadIdx.x] : 0;
+    uint64_t sum = running_sum(mass, shared.longs);
+    const int segment = find_thread(scaled(sum - mass, scale), scaled(sum, scale), target, shared);
+    if (int(threadIdx.x) == segment) shared.before = sum - mass;
+    __syncthreads();
+    mass = segment % WARPS == warp ? weight(segment / WARPS) : 0;
+    sum = shared.before + running_sum(mass, shared.longs);
+    return segment / WARPS * THREADS + find_thread(scaled(sum - mass, scale), scaled(sum, scale), target, shared);
 }
 
-// From all chunks of a line: a draw among the weights, which are of the sum's part first.
+// From all chunks of a line, of which a thread has its own.
 PASCALINE_INLINE int draw_from_all(const Chunk& own, int chunks, float most, const float* logits, int vocabulary,
                                    Shared& shared) {
     const Line& line = shared.line;
     const bool has_chunk = int(threadIdx.x) < chunks;
-    const uint64_t scale = has_chunk ? weight_of(own.most, most, line.exponent) : 0;
-    bool is_cut;
-    // mass * scale / 2^WEIGHT_BITS
-    const uint64_t product = multiply_high(own.mass << 8, scale << (64 - WEIGHT_BITS - 8), is_cut);
-    const uint64_t mass = has_chunk ? product : 0;
-    const uint64_t total = over_block<SumOfValues>(mass, shared.longs);
-    uint64_t rest;
-    const int chunk = find_thread(mass, multiply_high(line.draw, total, is_cut), shared, rest);
-    if (int(threadIdx.x) == chunk) {
-        const uint64_t within = uint64_t(double(rest) / double(mass) * double(own.mass));
-        shared.segments[0] = within < own.mass ? within : own.mass - 1;
-        shared.floats[0] = own.most;
-    }
+    const float own_most = bounded(logit_at(own.first));
+    const uint64_t scale = has_chunk ? weight_of(own_most, most, line.exponent) : 0;
+    const uint64_t mass = scaled(own.mass, scale), sum = running_sum(mass, shared.longs);
+    if (threadIdx.x == THREADS - 1) shared.total = sum;
     __syncthreads();
-    const uint64_t target = shared.segments[0];
-    const float chunk_most = shared.floats[0];
+    bool is_cut;
+    const uint64_t target = multiply_high(line.draw, shared.total, is_cut);
+    const int chunk = find_thread(sum - mass, sum, target, shared);
+    if (int(threadIdx.x) == chunk) {
+        shared.before = sum - mass;
+        shared.scale = scale;
+        shared.most = own_most;
+    }
     float values[ITEMS];
     load_chunk(values, logits, chunk, vocabulary);
     keep_chunk(values, shared);
-    return find_in_chunk(chunk, chunk_most, target, shared);
+    __syncthreads();
+    return chunk * CHUNK + find_in_chunk(shared.most, shared.scale, target - shared.before, shared);
 }
 
 // lines: of the launch; ids (rows,), choices (rows,), ranges (lines,). Scratch: found (lines, chunks), arrivals
@@ -115,9 +114,9 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
               Chunk* __restrict__ found, uint32_t* __restrict__ arrivals, int vocabulary, int stride) {
     __shared__ Shared shared;
     let_next_launch_begin();
-    wait_for_launches_before();
     const int chunks = gridDim.x, chunk = blockIdx.x;
     if (threadIdx.x == 0) shared.line = load_line(lines, blockIdx.y);
+    wait_for_launches_before();
     __syncthreads();
     const Line& line = shared.line;
     const float* const row = logits_of(line, logits, shaped, vocabulary, stride);
@@ -126,11 +125,9 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
 
     uint64_t first = ~uint64_t(0);
     float least = LARGEST;
-    bool has_infinity = false;
 #pragma unroll
     for (int item = 0; item < ITEMS; item++) {
-        const float value = bounded(values[item]);
-        has_infinity |= !(values[item] <= LARGEST);
+        const float value = values[item] <= LARGEST ? values[item] : bits_to_float(INFINITY_BITS);
         if (value >= -LARGEST) least = fminf(least, value);
         const int id = chunk * CHUNK + item * THREADS + threadIdx.x;
         const uint64_t place = place_of(value, id);
@@ -138,8 +135,7 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     }
     first = over_block<LeastValue>(first, shared.longs);
     least = over_block<LeastValue>(least, shared.floats);
-    const int any_infinity = over_block<MostValue>(int32_t(has_infinity), shared.integers);
-    const float most = logit_at(first);
+    const float most = bounded(logit_at(first));
     uint64_t mass = 0;
     if (line.way == FROM_ALL) {
         keep_chunk(values, shared);
@@ -149,24 +145,22 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
         }
         mass = over_block<SumOfValues>(mass, shared.longs);
     }
-    Chunk own = {first, mass, least, most, any_infinity, 0};
+    Chunk own = {first, mass, least, 0.0f};
     Chunk* const of_line = found + size_t(blockIdx.y) * chunks;
     if (threadIdx.x == 0) of_line[chunk] = own;
     if (!comes_last(arrivals + blockIdx.y, chunks, shared.arrived)) return;
 
-    own = {~uint64_t(0), 0, LARGEST, bits_to_float(MINUS_INFINITY), 0, 0};
+    own = {~uint64_t(0), 0, LARGEST, 0.0f};
     if (int(threadIdx.x) < chunks) {
         const Chunk* const one = of_line + threadIdx.x;
         own.first = load_fresh(&one->first);
         own.mass = load_fresh(&one->mass);
         own.least = load_fresh(&one->least);
-        own.most = load_fresh(&one->most);
-        own.has_infinity = load_fresh(&one->has_infinity);
     }
     first = over_block<LeastValue>(own.first, shared.longs);
     least = over_block<LeastValue>(own.least, shared.floats);
-    const bool is_finite = over_block<MostValue>(own.has_infinity, shared.integers) == 0;
-    const float line_most = logit_at(first);
+    const bool is_bounded = logit_at(first) <= LARGEST;
+    const float line_most = bounded(logit_at(first));
     int token = int(uint32_t(first));
     if (line.way == FROM_ALL && line_most >= -LARGEST) {
         token = draw_from_all(own, chunks, line_most, row, vocabulary, shared);
@@ -175,11 +169,12 @@ choose_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     ranges[blockIdx.y] = {least, line_most};
     Choice& choice = choices[line.row];
     if (line.is_raw) {
-        choice.is_finite = is_finite && line_most >= -LARGEST;
+        choice.is_finite = is_bounded && line_most >= -LARGEST;
         choice.most = line_most;
     }
     if (line.way == ONLY_LOOKED_AT) return;
     ids[line.row] = token;
     choice.token = token;
-    choice.logit = load_fresh(logits + size_t(line.row) * stride + token);
+    const bool is_most = line.is_raw && line.way == GREEDY;
+    choice.logit = is_most ? line_most : load_fresh(logits + size_t(line.row) * stride + token);
 }

@@ -1,45 +1,54 @@
-"""Kernels of cards that cover several ops by one launch: `fusion.py` puts them in the place of those."""
+"""Kernels of cards that cover several ops, or parts of them: `fusion.py` puts them in the place of those."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 
 from pascaline.core.errors import ShapeError
-from pascaline.kernels.cuda.op_kernel import OUTPUT, Operand, likeness_of
+from pascaline.kernels.cuda.elementwise import Operation
+from pascaline.kernels.cuda.op_kernel import OUTPUT, Operand, aligned, likeness_of
+from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
+from pascaline.kernels.cuda.quantise_input import InputForm
+from pascaline.kernels.cuda.quantised_memory import quantised_parts
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.kernel import Chip, Kernel, Workspace
-from pascaline.weights import Dense
+from pascaline.weights import Dense, Slabbed
 from pascaline.workload.op_costs import Axes
 
-QUERY_KEY_VALUE = (
-    "query",
-    "key",
-    "value",
-    "positions",
-    "cosine",
-    "sine",
-    "slots",
-    "key_cache",
-    "value_cache",
-)
-"""Operands of `ROTATE_AND_STORE`; those of `NORM_ROTATE_AND_STORE` are the gains, too."""
+_GATES = {"silu_and_mul": Operation.SILU_AND_MUL, "gelu_and_mul": Operation.GELU_AND_MUL}
+
+Outputs = Callable[[torch.Tensor, tuple[Operand, ...]], dict[str, torch.Tensor]]
+"""Buffers that are made in the memory of a launch's output, of its operands."""
 
 
 def _requires(chip: Chip) -> str | None:
     return None if chip.device.type == "cuda" and chip.limits is not None else "no card here"
 
 
-def _fused(ops: tuple[str, ...], names: tuple[str, ...], recipe_of: Callable[..., Recipe]) -> Kernel:
-    """A kernel of `ops`, whose operands are buffers of these `names`, and whose output is "y"."""
-    name = f"cuda.{'_'.join(dict.fromkeys(ops))}"
+def _as_rows(out: torch.Tensor, _inputs: tuple[Operand, ...]) -> dict[str, torch.Tensor]:
+    return {OUTPUT: out}
+
+
+def _fused(
+    ops: tuple[str, ...],
+    names: tuple[str, ...],
+    recipe_of: Callable[..., Recipe],
+    outputs: Outputs = _as_rows,
+    suffix: str = "",
+) -> Kernel:
+    """A kernel of `ops` whose operands are buffers of these `names`; all but the caches are written apart."""
+    name = f"cuda.{'_'.join(dict.fromkeys(ops))}{suffix}"
 
     def launch(*inputs: Operand, out: torch.Tensor, workspace: Workspace, **parameters: float) -> None:
         tensors = (value.tensor if isinstance(value, Dense) else value for value in inputs)
-        buffers = {**dict(zip(names, tensors, strict=True)), OUTPUT: out}
+        buffers = {**dict(zip(names, tensors, strict=True)), **outputs(out, inputs)}
         key = (name, *likeness_of(inputs), *parameters.items())
         workspace.ops(key, lambda: recipe_of(*inputs, **parameters), buffers)  # type: ignore[arg-type]
 
@@ -81,17 +90,89 @@ def _rotate_and_store(
     return Recipe((plan_rotate_and_store(query, key, value, cosine, key_cache, norm),))
 
 
+_QUERY_KEY_VALUE = (
+    *("query", "key", "value", "positions", "cosine", "sine", "slots", "key_cache", "value_cache"),
+)
+
 ADD_NORM = _fused(("add", "rms_norm"), ("x", "residual", "gain"), _add_norm)
-"""residual += x, in place, and y = rms_norm(residual)."""
+"""Of (x, residual, gain): residual += x, in place, and y = rms_norm(residual)."""
 
 ROTATE_AND_STORE = _fused(
-    ("rotary", "rotary", "store_rows", "store_rows"), QUERY_KEY_VALUE, _rotate_and_store
+    ("rotary", "rotary", "store_rows", "store_rows"), _QUERY_KEY_VALUE, _rotate_and_store
 )
-"""y = rotary(query); rotary(key) and value go to the caches."""
+"""Of `_QUERY_KEY_VALUE`: y = rotary(query); rotary(key) and value go to the caches."""
 
 NORM_ROTATE_AND_STORE = _fused(
     ("head_norm", "head_norm", *ROTATE_AND_STORE.ops),
-    (*QUERY_KEY_VALUE, "query_gain", "key_gain"),
+    (*_QUERY_KEY_VALUE, "query_gain", "key_gain"),
     _rotate_and_store,
 )
 """The same of queries and keys that are normalised first."""
+
+
+@functools.cache
+def quantising(ops: tuple[str, ...], form: InputForm) -> Kernel | None:
+    """A kernel of a norm, a sum and its norm, or a gate that writes its result as a linear takes it.
+
+    Its output are the bytes that `quantised_parts` are of; where `form` is permuted it has an operand more,
+    the order of the linear's inputs. None for other ops.
+    """
+    order = ("inputs",) if form.has_permutation else ()
+    suffix = f"_to_{form.planes}_planes_of_{form.scale_group}{'_in_order' if order else ''}"
+
+    def norm(x: torch.Tensor, gain: Dense, *_: torch.Tensor, epsilon: float) -> Recipe:
+        return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon, quantised=form, has_rows=False),))
+
+    def sum_and_norm(
+        x: torch.Tensor, residual: torch.Tensor, gain: Dense, *_: torch.Tensor, epsilon: float
+    ) -> Recipe:
+        plan = plan_rms_norm(x, gain.tensor.dtype, epsilon, residual=residual, quantised=form, has_rows=False)
+        return Recipe((plan,))
+
+    def gate(gate: torch.Tensor, up: torch.Tensor, *_: torch.Tensor, **__: float) -> Recipe:
+        return Recipe((plan_quantise_gated(_GATES[ops[0]], gate, up, form),))
+
+    def parts(out: torch.Tensor, inputs: tuple[Operand, ...]) -> dict[str, torch.Tensor]:
+        assert isinstance(inputs[0], torch.Tensor)  # noqa: S101 - of all of these ops
+        rows, columns = inputs[0].shape
+        return quantised_parts(out, rows, columns, form.planes)
+
+    if ops == ("rms_norm",):
+        return _fused(ops, ("x", "gain", *order), norm, parts, suffix)
+    if ops == ADD_NORM.ops:
+        return _fused(ops, ("x", "residual", "gain", *order), sum_and_norm, parts, suffix)
+    if ops[0] in _GATES and len(ops) == 1:
+        return _fused(ops, ("gate", "up", *order), gate, parts, suffix)
+    return None
+
+
+def of_quantised(kernel: Kernel, plan: LaunchPlan, form: InputForm, sizes: tuple[int, int]) -> Kernel:
+    """A linear's `kernel` as launched by `plan` alone, for inputs that are quantised already.
+
+    Its first operand are the bytes of `quantised_parts`, of `sizes` rows and columns.
+    """
+    name = f"{kernel.name}_of_quantised"
+
+    def launch(
+        quantised: torch.Tensor,
+        weight: Slabbed,
+        bias: torch.Tensor | None,
+        *,
+        out: torch.Tensor,
+        workspace: Workspace,
+    ) -> None:
+        buffers: dict[str, torch.Tensor | None] = {
+            **weight.buffers,
+            **quantised_parts(quantised, *sizes, form.planes),
+            "bias": cast(torch.Tensor | None, aligned(bias)),
+            OUTPUT: out,
+        }
+        key = (name, *sizes, *likeness_of((weight, bias)))
+        workspace.ops(key, lambda: Recipe((plan,)), buffers)
+
+    def recipe(
+        _chip: Chip, _sizes: Axes, _operands: tuple[object, ...], _parameters: Mapping[str, float]
+    ) -> Recipe:
+        return Recipe((plan,))
+
+    return Kernel(name, kernel.ops, "cuda", kernel.arithmetic, _requires, launch, recipe=recipe)

@@ -69,7 +69,7 @@ def cuda_kernel(
         if not out.numel():
             return
         if op.in_place is None:
-            inputs = tuple(_aligned(value) for value in inputs)
+            inputs = tuple(aligned(value) for value in inputs)
         key = (op.name, *likeness_of(inputs), *parameters.items())
         runner = workspace.ops
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
@@ -96,7 +96,7 @@ def likeness_of(inputs: tuple[Operand, ...]) -> Iterator[object]:
             yield likeness(cast(Shaped | None, value))
 
 
-def _aligned(value: Operand) -> Operand:
+def aligned(value: Operand) -> Operand:
     """Where a tensor begins elsewhere than vectors may, a copy."""
     if isinstance(value, torch.Tensor) and value.data_ptr() % ALIGNMENT_BYTES:
         return value.clone(memory_format=torch.contiguous_format)

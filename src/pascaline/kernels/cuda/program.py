@@ -8,6 +8,7 @@ from typing import cast
 import torch
 
 from pascaline.kernels.cuda.fusion import fuse
+from pascaline.kernels.kernel import Chip
 from pascaline.kernels.recording import Operand, RecordedLaunch, memory_of, storage_of
 from pascaline.workload.arena import Span
 
@@ -20,8 +21,8 @@ class CardProgram:
     result : the output of the last launch, on the meta device.
     """
 
-    def __init__(self, launches: list[RecordedLaunch], result: torch.Tensor) -> None:
-        self.launches, self._result = fuse(launches, result)
+    def __init__(self, launches: list[RecordedLaunch], result: torch.Tensor, chip: Chip) -> None:
+        self.launches, self._result = fuse(launches, result, chip)
         """On the meta device."""
         self._places = memory_of(
             ((each.reads(), each.out) for each in self.launches), storage_of(self._result)

@@ -15,7 +15,9 @@ from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.attention_decode import plan_attention_decode
-from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
+from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, plan_attention_prefill
+from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
+from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
@@ -233,6 +235,26 @@ def _prefill(call: AttentionCall) -> Representative:
     )
 
 
+def _attention_simt(call: AttentionCall) -> Representative:
+    """Of one token a sequence, or several."""
+    phase, plan = (
+        ("decode", plan_attention_simt_decode)
+        if call.tokens == call.sequences
+        else ("prefill", plan_attention_simt_prefill)
+    )
+    name = f"attention_simt_{phase} of {call.cache_dtype}, heads of {call.head_dim}"
+    return Representative(name, "fp32", lambda chip: plan(call, chip))
+
+
+def _prefill_by_warpgroups(call: AttentionCall) -> Representative:
+    geometry = PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    return Representative(
+        f"attention_wgmma of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_fp16",
+        lambda chip: plan_attention_prefill(call, chip, geometry),
+    )
+
+
 def _of_a_step(name: str) -> Representative:
     return Representative(name, "fp32", lambda _: STEP_PLANS[name])
 
@@ -294,6 +316,16 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _prefill(attention_of(2048, 1, _HALF)),
     _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),
     _prefill(attention_of(512, 16, torch.int8)),
+    _prefill_by_warpgroups(attention_of(2048, 1, _HALF)),
+    _prefill_by_warpgroups(attention_of(512, 16, _BRAIN, head_dim=64, window=1024, softcap=50.0)),
     _prefill(attention_of(512, 16, _HALF, head_dim=256, window=1024, softcap=50.0)),
+    _attention_simt(attention_of(1, 1, _HALF)),
+    _attention_simt(attention_of(4, 4, _WIDE, head_dim=80)),
+    _attention_simt(attention_of(16, 16, _BRAIN, head_dim=64, window=1024)),
+    _attention_simt(attention_of(16, 16, torch.int8, head_dim=256, softcap=50.0)),
+    _attention_simt(attention_of(2048, 1, _HALF)),
+    _attention_simt(attention_of(512, 4, _WIDE, head_dim=80)),
+    _attention_simt(attention_of(512, 16, _BRAIN, head_dim=64, window=1024)),
+    _attention_simt(attention_of(512, 16, torch.int8, head_dim=256, softcap=50.0)),
     *map(_of_a_step, STEP_PLANS),
 )

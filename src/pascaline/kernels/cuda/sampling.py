@@ -30,7 +30,7 @@ LINE = numpy.dtype(
     [
         ("draw", "u8"),
         ("top_p", "u8"),
-        ("min_p_distance", "f8"),
+        ("reach", "f4", 2),
         ("exponent", "f4", 2),
         ("row", "i4"),
         ("shaped", "i4"),
@@ -42,8 +42,8 @@ LINE = numpy.dtype(
 )
 """A row of logits of which something is wanted, as sampling_line.cuh has it.
 
-`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `min_p_distance` is how far below the largest logit
-tokens may be, infinite for all; `exponent` log₂e / temperature as a sum of two; `row` that of the model's
+`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `reach` is how far below the largest logit min-p lets
+tokens be, infinite for all, `exponent` log₂e / temperature, both as sums of two; `row` that of the model's
 logits, `shaped` the row of shaped logits, −1 for the model's own.
 """
 
@@ -58,7 +58,7 @@ REPORT = numpy.dtype([("mass", "u8"), ("ids", "i4", MOST_REPORTED), ("logits", "
 
 _MOST_CHUNKS = 256
 _CHUNK, _FILTERED_CHUNK = 4096, 8192
-_CHUNK_BYTES, _BINS_BYTES = 32, 1024 * 12 + 16
+_CHUNK_BYTES, _BINS_BYTES = 24, 1024 * 12 + 16
 
 MOST_TOKENS = _MOST_CHUNKS * _CHUNK
 """Of a vocabulary."""

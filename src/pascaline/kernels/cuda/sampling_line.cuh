@@ -10,8 +10,8 @@ constexpr int MOST_REPORTED = 20;
 struct alignas(16) Line {
     uint64_t draw;           // of 2^64
     uint64_t top_p;          // of 2^64; 0: all
-    double min_p_distance;   // below the largest logit, in logits
-    Exponent exponent;       // greedy: not read
+    SplitNumber reach;       // of min-p below the largest logit; infinite: all
+    SplitNumber exponent;    // log2(e) / temperature; greedy: not read
     int32_t row;             // of the model's logits, and of all results
     int32_t shaped;          // row of the shaped logits, which are its logits then; -1: the model's
     int32_t top_k;           // 0: all
@@ -32,6 +32,7 @@ struct Range {
     float least, most;
 };
 
+// What the host has copied to the card, and no launch writes: read before those before are done.
 PASCALINE_INLINE Line load_line(const Line* lines, int line) {
     union {
         uint4 words[sizeof(Line) / 16];
@@ -39,7 +40,7 @@ PASCALINE_INLINE Line load_line(const Line* lines, int line) {
     } loaded;
 #pragma unroll
     for (int i = 0; i < int(sizeof(Line) / 16); i++) {
-        loaded.words[i] = load_fresh(reinterpret_cast<const uint4*>(lines + line) + i);
+        loaded.words[i] = load_once(reinterpret_cast<const uint4*>(lines + line) + i);
     }
     return loaded.line;
 }

@@ -24,8 +24,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 shape_logits(const float* __restrict__ logits, const ShapedRow* __restrict__ rows, const Change* __restrict__ changes,
              float* __restrict__ shaped, int vocabulary, int stride) {
     let_next_launch_begin();
+    // The host has copied rows and changes to the card: no launch before writes them.
+    const uint4 words = load_once(reinterpret_cast<const uint4*>(rows + blockIdx.y));
     wait_for_launches_before();
-    const uint4 words = load_fresh(reinterpret_cast<const uint4*>(rows + blockIdx.y));
     const int first = int(words.y), count = int(words.z);
     const float repetition = bits_to_float(words.w);
     const float* const row = logits + size_t(words.x) * stride;
@@ -35,7 +36,7 @@ shape_logits(const float* __restrict__ logits, const ShapedRow* __restrict__ row
     for (int id = begin + threadIdx.x; id < end; id += THREADS) shaped_row[id] = load_fresh(row + id);
     __syncthreads();
     for (int i = threadIdx.x; i < count; i += THREADS) {
-        const uint4 change = load_fresh(reinterpret_cast<const uint4*>(changes + first + i));
+        const uint4 change = load_once(reinterpret_cast<const uint4*>(changes + first + i));
         const int id = int(change.x);
         if (id < begin || id >= end) continue;
         float value = load_fresh(row + id);
