@@ -129,7 +129,7 @@ def test_attention_decode(case: DecodeCase, execute: Execute) -> None:
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=str)
 def test_both_parts_of_numbers_count(dtype: torch.dtype, execute: Execute) -> None:
-    """Where roundings to 16 bits would all go one way: one in a query moves all scores alike, one in a weight all of y."""
+    """Where roundings to 16 bits all go one way: a query's moves all scores alike, a weight's all of y."""
     attention = _of(64, heads=1, key_value_heads=1, cache_dtype=dtype)
     operands = make_attention(attention)
     unit = 2.0**-12 if dtype == HALF else 2.0**-9

@@ -71,9 +71,7 @@ def plan_attention_decode(
     geometry = geometry or _default_geometry(call, chip)
     tiles = call.sequences * -(-most_rows * call.group // _TILE_ROWS)
     least_pages = geometry.least_pages * geometry.warps
-    blocks = min(
-        _most_blocks(call, chip, geometry), tiles * -(-_most_pages(call, most_rows) // least_pages)
-    )
+    blocks = min(_most_blocks(call, chip, geometry), tiles * -(-_most_pages(call, most_rows) // least_pages))
     matrix_dtype = torch.bfloat16 if call.cache_dtype == torch.bfloat16 else torch.float16
     return LaunchPlan(
         Specialisation(

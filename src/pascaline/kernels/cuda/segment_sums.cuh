@@ -79,7 +79,7 @@ class SegmentSums {
             const int row = item / QUADS, quad = item % QUADS;
             float most, total;
             const float4 sum = summed(row, quad, most, total);
-            store(row_of_y(row), quad, sum, 1.0f / total);
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 
@@ -136,7 +136,7 @@ class SegmentSums {
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++) parts[i] = next[i];
             }
-            store(row_of_y(row), quad, sum, 1.0f / total);
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 
