@@ -172,8 +172,8 @@ def check_in_fp32(
 ) -> None:
     """A launch in fp32 arithmetic is within the op's bound, and leaves rows alone that it does not take.
 
-    Codes take two roundings more, a score's and a weight's by their scales: the weight is off by one of itself,
-    and by one of the scores, of which no |q| · |k| is larger than the largest sum of |q| and |k| make it.
+    Codes take two roundings more, of a score and of a weight by their scales. No score's terms add up to more
+    than the largest of all keys' numbers makes of a query's.
 
     Parameters
     ----------

@@ -163,7 +163,7 @@ def _attention_simt(chip: ChipLimits) -> Iterator[Audited]:
         expected = MachineCodeExpectation("FFMA", 0.6, wide_loads=0 if dtype == torch.int8 else 8)
         yield Audited(f"attention_simt_decode {name}", plan, expected)
         plan = plan_attention_simt_prefill(attention_of(2048, 1, dtype), chip)
-        registers = 168 if plan.geometry == SimtPrefillGeometry(8, 3) else 255
+        registers = 168 if plan.geometry == SimtPrefillGeometry(8, 3, 1) else 255
         expected = MachineCodeExpectation("FFMA", 0.75, most_registers=registers, wide_loads=2)
         yield Audited(f"attention_simt_prefill {name}", plan, expected)
 
