@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 import torch
-from linear_harness import as_array
+from linear_harness import Execute, as_array, compare, from_array
 
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
+from pascaline.kernels.cuda.specialisation import LaunchPlan
 
 HALF_UNITS = {torch.float16: (2.0**-11, 2.0**-25), torch.bfloat16: (2.0**-8, 2.0**-134)}
 """Half a unit in the last place, and of subnormals."""
@@ -158,3 +160,36 @@ def half_bound(case: AttentionCase, operands: AttentionOperands, keys_at_once: i
         relative = off + (weights * off).sum(-1, keepdim=True) + unit * (2 if is_coded else 1)
         bound[token] += torch.einsum("hj,jhd->hd", weights * relative + subnormal / total, value.abs())
     return bound
+
+
+def check_in_fp32(
+    plan: LaunchPlan,
+    case: AttentionCase,
+    takes: Callable[[int], bool],
+    keys_at_once: int,
+    execute: Execute,
+) -> None:
+    """A launch in fp32 arithmetic is within the op's bound, and leaves rows alone that it does not take.
+
+    Codes take two roundings more, a score's and a weight's by their scales. The op has room for them: the sums
+    of D products and of L values that it allows for are of parts here, whose longest have D and L / 2 roundings
+    in a row at most.
+
+    Parameters
+    ----------
+    takes : whether it takes a sequence of so many new tokens.
+    keys_at_once : see `paged_attention.error_bound`.
+    """
+    operands = make_attention(case)
+    operands.buffers["y"].fill(math.nan)
+    execute(plan, operands.buffers, (), updates=("y",))
+    expected = operands.expected()
+    bound = paged_attention.error_bound(
+        *operands.exact,
+        **operands.parameters,  # type: ignore[arg-type]
+        keys_at_once=keys_at_once,
+    )
+    y = from_array(operands.buffers["y"], torch.float32).view(expected.shape)
+    taken = torch.tensor([takes(new) for new, _ in case.sequences for _ in range(new)])
+    compare(y[taken], expected[taken].numpy(), bound[taken].numpy())
+    assert y[~taken].isnan().all()

@@ -163,6 +163,11 @@ def test_what_it_refuses() -> None:
     ):
         with pytest.raises(UnsupportedError, match=words):
             plan_attention_prefill(other, CHIP)
+    by_warpgroups = PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    with pytest.raises(UnsupportedError, match=r"wgmma\.mma_async of heads of 64 .* on sm_80"):
+        plan_attention_prefill(call, CHIP, by_warpgroups)
+    with pytest.raises(UnsupportedError, match=r"over keys of torch\.int8 on sm_90"):
+        plan_attention_prefill(replace(call, cache_dtype=torch.int8), HOPPER, by_warpgroups)
     with pytest.raises(UnsupportedError, match="sm_75"):
         plan_attention_prefill(call, ChipLimits((7, 5), 40, 64 << 10))
 

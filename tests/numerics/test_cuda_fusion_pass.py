@@ -141,8 +141,10 @@ class StandIn:
         weight: Dense | Slabbed,
         bias: torch.Tensor | None,
         out: torch.Tensor,
+        *,
+        is_gated: bool = False,
     ) -> None:
-        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS), None)
+        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS, is_gated=is_gated), None)
         stored = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
         handed_on = {
             name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()
@@ -209,6 +211,7 @@ def test_fused_steps_have_the_same_bits(
     assert covered.count(kernel.ops) == 2
     # All sums but the last, from which rows are selected before they are normalised.
     assert covered.count(ADD_NORM.ops) == 3
+    assert covered.count(("linear", "silu_and_mul")) == 2
     assert sum(map(len, covered)) == len(recorded)
 
 

@@ -13,8 +13,6 @@
 
 constexpr int PAGE_SIZE = 16;
 constexpr int TILE_ROWS = 8;
-constexpr int ROW_BITS = 4;
-static_assert(MOST_ROWS < (1 << ROW_BITS), "a sequence's rows are kept in so many bits");
 
 // A batch as attention's kernels are given it.
 struct Batch {
@@ -23,17 +21,11 @@ struct Batch {
     int sequences, key_value_heads, window;
 };
 
-PASCALINE_INLINE int rows_of(const Batch& batch, int sequence) {
-    return load_handed_on(batch.query_start + sequence + 1) - load_handed_on(batch.query_start + sequence);
-}
-
-// The new tokens of a sequence that is not others' to compute: its last.
+// The new tokens of a sequence, its last.
 struct Sequence {
     int first_token, rows, context;
 
-    PASCALINE_INLINE Sequence(const Batch& batch, int sequence)
-        : first_token(load_handed_on(batch.query_start + sequence)), rows(MOST_ROWS == 1 ? 1 : rows_of(batch, sequence)),
-          context(load_handed_on(batch.context_lengths + sequence)) {}
+    PASCALINE_INLINE bool is_taken() const { return rows >= 1 && rows <= MOST_ROWS && context > 0; }
 
     // Tokens that a row sees end there.
     PASCALINE_INLINE int end(int row) const { return context - (rows - 1 - row); }
@@ -55,7 +47,7 @@ constexpr PASCALINE_INLINE int row_tiles(int rows) { return (rows * GROUP + TILE
 struct Segment {
     int sequence, tile;               // the tile is counted through all of the sequence's key/value heads
     int number;                       // of the tile, in arrays that have as many for each sequence
-    int first_page, pages;            // of those that the tile reads
+    int first_page, pages;            // of the sequence's
     bool is_whole;                    // the tile has no others
     int first_sharer, sharers, slot;  // blocks that have some of the tile; where the own sums of it lie
     bool begins_tile_late;            // the first sharer has the end of another tile before
@@ -64,43 +56,49 @@ struct Segment {
 class Shares {
   public:
     // Memory that `shared` has, in words.
-    static constexpr PASCALINE_INLINE int words(int sequences) { return 2 * sequences + 2; }
+    static constexpr PASCALINE_INLINE int words(int sequences) { return 5 * sequences + 2; }
 
     // least_pages: shorter runs are not worth their sums; shared: of nobody else's use as long as this lives.
     PASCALINE_INLINE Shares(const Batch& batch, int least_pages, int32_t* shared)
-        : batch_(batch), extents_(shared), before_(shared + batch.sequences) {
+        : batch_(batch), first_tokens_(shared), contexts_(shared + batch.sequences), rows_(contexts_ + batch.sequences),
+          lengths_(rows_ + batch.sequences), before_(lengths_ + batch.sequences) {
         for (int sequence = threadIdx.x; sequence < batch.sequences; sequence += blockDim.x) {
-            const int rows = rows_of(batch, sequence);
-            const Sequence own(batch, sequence);
-            const bool is_taken = rows >= 1 && rows <= MOST_ROWS;
-            extents_[sequence] = is_taken ? own.pages(batch) << ROW_BITS | rows : 0;
+            const int first = load_handed_on(batch.query_start + sequence);
+            const int end = load_handed_on(batch.query_start + sequence + 1);
+            const Sequence own = {first, end - first, load_handed_on(batch.context_lengths + sequence)};
+            first_tokens_[sequence] = first;
+            contexts_[sequence] = own.context;
+            rows_[sequence] = own.is_taken() ? own.rows : 0;
         }
         __syncthreads();
         if (threadIdx.x < 32) count(least_pages);
         __syncthreads();
-        const int length = before_[batch.sequences + 1];
-        run_ = length;
-        next_ = min(int(blockIdx.x) * length, before_[batch.sequences]);
+        run_ = before_[batch.sequences + 1];
+        next_ = min(int(blockIdx.x) * run_, before_[batch.sequences]);
         begin_ = next_;
-        end_ = min(next_ + length, before_[batch.sequences]);
+        end_ = min(next_ + run_, before_[batch.sequences]);
     }
 
     PASCALINE_INLINE bool is_done() const { return next_ >= end_; }
 
+    PASCALINE_INLINE Sequence sequence(int number) const {
+        return {first_tokens_[number], MOST_ROWS == 1 ? 1 : rows_[number], contexts_[number]};
+    }
+
     // The next segment of the own run.
     PASCALINE_INLINE Segment take() {
-        int sequence = 0;
-        for (int above = batch_.sequences; above - sequence > 1;) {
-            const int middle = (sequence + above) / 2;
-            (before_[middle] <= next_ ? sequence : above) = middle;
+        int number = 0;
+        for (int above = batch_.sequences; above - number > 1;) {
+            const int middle = (number + above) / 2;
+            (before_[middle] <= next_ ? number : above) = middle;
         }
-        const int tiles = tiles_of(sequence), pages = extents_[sequence] >> ROW_BITS;
-        const int length = (before_[sequence + 1] - before_[sequence]) / tiles;
+        const Sequence own = sequence(number);
+        const int length = lengths_[number], pages = own.pages(batch_);
         Segment segment;
-        segment.sequence = sequence;
-        segment.tile = (next_ - before_[sequence]) / length;
-        segment.number = sequence * batch_.key_value_heads * row_tiles(MOST_ROWS) + segment.tile;
-        const int begin = before_[sequence] + segment.tile * length, end = min(begin + length, end_);
+        segment.sequence = number;
+        segment.tile = (next_ - before_[number]) / length;
+        segment.number = number * batch_.key_value_heads * row_tiles(MOST_ROWS) + segment.tile;
+        const int begin = before_[number] + segment.tile * length, end = min(begin + length, end_);
         segment.first_page = next_ - begin;
         segment.pages = min(end - begin, pages) - segment.first_page;
         segment.is_whole = segment.pages == pages;
@@ -108,6 +106,7 @@ class Shares {
         segment.sharers = (begin + length - 1) / run_ - segment.first_sharer + 1;
         segment.begins_tile_late = segment.first_sharer * run_ < begin;
         segment.slot = 2 * int(blockIdx.x) + int(begin_ < begin);
+        segment.first_page += own.first_page(batch_);
         next_ = end;
         return segment;
     }
@@ -118,22 +117,21 @@ class Shares {
     }
 
   private:
-    PASCALINE_INLINE int tiles_of(int sequence) const {
-        const int rows = MOST_ROWS == 1 ? 1 : extents_[sequence] & ((1 << ROW_BITS) - 1);
-        return batch_.key_value_heads * row_tiles(rows);
+    static PASCALINE_INLINE int in_units(int pages, int unit) {
+        return unit == 1 ? pages : (pages + unit - 1) / unit * unit;
     }
-
-    static PASCALINE_INLINE int in_units(int pages, int unit) { return (pages + unit - 1) / unit * unit; }
 
     // How long runs are, and how many pages come before each sequence: by one warp.
     PASCALINE_INLINE void count(int least_pages) {
         const int lane = threadIdx.x;
         int work = 0, tiles = 0, most = 0;
-        for (int sequence = lane; sequence < batch_.sequences; sequence += 32) {
-            const int pages = extents_[sequence] >> ROW_BITS;
-            if (pages == 0) continue;
-            work += pages * tiles_of(sequence);
-            tiles += tiles_of(sequence);
+        for (int number = lane; number < batch_.sequences; number += 32) {
+            const int rows = rows_[number];
+            const Sequence own = {0, rows, contexts_[number]};
+            const int pages = rows > 0 ? own.pages(batch_) : 0, own_tiles = batch_.key_value_heads * row_tiles(rows);
+            lengths_[number] = pages;
+            work += pages * own_tiles;
+            tiles += own_tiles;
             most = max(most, pages);
         }
 #pragma unroll
@@ -143,20 +141,22 @@ class Shares {
             most = max(most, shuffle_xor(most, mask));
         }
         const int blocks = gridDim.x;
-        int length = max(least_pages, (work + blocks - 1) / blocks), unit = 1;
+        int run = max(least_pages, (work + blocks - 1) / blocks), unit = 1;
         const int runs_a_tile = tiles > 0 ? blocks / tiles : 0;
         if (runs_a_tile > 0) {
             // PERF: a run of one tile has its sums brought together once. Blocks with less to read than others cost
             // nothing as long as these keep memory busy.
             const int even = max(least_pages, (most + runs_a_tile - 1) / runs_a_tile);
-            if (4 * even <= 5 * length) length = unit = even;
+            if (4 * even <= 5 * run) run = unit = even;
         }
         int total = 0;
         for (int first = 0; first < batch_.sequences; first += 32) {
-            const int sequence = first + lane;
+            const int number = first + lane;
             int own = 0;
-            if (sequence < batch_.sequences) {
-                own = in_units(extents_[sequence] >> ROW_BITS, unit) * tiles_of(sequence);
+            if (number < batch_.sequences) {
+                const int length = in_units(lengths_[number], unit);
+                lengths_[number] = length;
+                own = length * batch_.key_value_heads * row_tiles(rows_[number]);
             }
             int sum = own;
 #pragma unroll
@@ -164,17 +164,19 @@ class Shares {
                 const int other = shuffle_from(sum, max(lane - distance, 0));
                 sum += lane >= distance ? other : 0;
             }
-            if (sequence < batch_.sequences) before_[sequence] = total + sum - own;
+            if (number < batch_.sequences) before_[number] = total + sum - own;
             total += shuffle_from(sum, 31);
         }
         if (lane == 0) {
             before_[batch_.sequences] = total;
-            before_[batch_.sequences + 1] = length;
+            before_[batch_.sequences + 1] = run;
         }
     }
 
     Batch batch_;
-    int32_t* extents_;  // a sequence's pages, and its rows in the lowest bits; 0 where others compute it
-    int32_t* before_;   // pages of the tiles of all sequences before one; then of all; then a run's
+    int32_t *first_tokens_, *contexts_;  // of each sequence
+    int32_t* rows_;                      // 0 where others compute them
+    int32_t* lengths_;                   // pages that are counted of each of its tiles
+    int32_t* before_;                    // pages of the tiles of all sequences before; then of all; then a run's
     int run_, begin_, next_, end_;
 };

@@ -91,7 +91,7 @@ PASCALINE_INLINE void multiply(const float* a, const float* b, float (&totals)[T
 // What a block has.
 //
 // PERF: read from shared memory, as registers are all taken.
-struct Block {
+struct alignas(16) Block {
     BlockRows rows;
     int history;                 // tokens before the new ones
     int first_token, last_seen;  // of what any row sees, from a page's first on

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.attention_simt_decode import refuse_head_dim
@@ -46,7 +48,7 @@ def plan_attention_simt_prefill(
         raise UnsupportedError(
             f"attention of queries {call.query_stride} elements apart", expected=f"a multiple of {_ALIGNED}"
         )
-    geometry = geometry or _default_geometry(call)
+    geometry = geometry or _default_geometry(call, chip)
     rows = geometry.thread_rows * _ROW_GROUPS
     several = min(call.sequences, call.tokens // 2)
     blocks = max(1, (call.tokens * call.group + (rows - 1) * several) // rows)
@@ -64,6 +66,7 @@ def plan_attention_simt_prefill(
     )
 
 
-def _default_geometry(call: AttentionCall) -> SimtPrefillGeometry:
-    """As many rows as registers have sums of weighted values for."""
-    return SimtPrefillGeometry(8 if call.head_dim <= 128 else 4, 3)
+def _default_geometry(call: AttentionCall, chip: ChipLimits) -> SimtPrefillGeometry:
+    """As many rows as registers have sums of weighted values for, and as many blocks as do without spills."""
+    blocks = 2 if call.cache_dtype == torch.float32 or chip.compute_capability >= (9, 0) else 3
+    return SimtPrefillGeometry(8 if call.head_dim <= 128 else 4, blocks)

@@ -1,6 +1,7 @@
 """From recorded launches to those that a card runs: some do the work of several, with the same bits.
 
 - A sum and its norm: the sum takes the place of what was added to, which nothing reads afterwards.
+- A linear of gates and ups, and what the gates are for: nothing else reads its output.
 - Queries and keys that are rotated (their heads normalised before), and keys and values that are stored.
 - A norm or gate that a linear alone reads, which rounds its inputs first: they are written as it takes them.
 """
@@ -25,6 +26,7 @@ from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.recipe import Recipe, Step
 from pascaline.kernels.cuda.specialisation import LaunchPlan
+from pascaline.kernels.cuda_linear import GATED
 from pascaline.kernels.kernel import Chip, Kernel
 from pascaline.kernels.recording import Operand, RecordedLaunch, storage_of
 from pascaline.weights import Dense, Slabbed
@@ -38,7 +40,28 @@ def fuse(
     Of a fused one `kernel.ops` are what it covers, `op` the last of those.
     """
     launches, result = _with_sums(_with_stores(launches, storage_of(result)), result)
-    return _with_inputs(launches, storage_of(result), chip), result
+    launches = _with_inputs(launches, storage_of(result), chip)
+    return _with_gates(launches, storage_of(result)), result
+
+
+def _with_gates(launches: list[RecordedLaunch], result: int) -> list[RecordedLaunch]:
+    uses = _uses(launches, result)
+    fused: list[RecordedLaunch] = []
+    for launch in launches:
+        before = fused[-1] if fused else None
+        kernel = None if before is None else GATED.get(before.kernel.name)
+        if (
+            before is not None
+            and kernel is not None
+            and _names([before, launch]) == kernel.ops
+            and uses[storage_of(before.out)] == len(launch.inputs)
+            and all(map(_is_same, launch.inputs, before.out.chunk(2, dim=1)))
+            and kernel.takes({}, before.inputs) is None
+        ):
+            fused[-1] = replace(before, op=launch.op, kernel=kernel, out=launch.out)
+            continue
+        fused.append(launch)
+    return fused
 
 
 def _with_stores(launches: list[RecordedLaunch], result: int) -> list[RecordedLaunch]:
