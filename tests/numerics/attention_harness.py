@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 import torch
-from linear_harness import as_array
+from linear_harness import Execute, as_array, compare, from_array
 
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
+from pascaline.kernels.cuda.specialisation import LaunchPlan
+from pascaline.kernels.op import FP32_ROUNDING
 
 HALF_UNITS = {torch.float16: (2.0**-11, 2.0**-25), torch.bfloat16: (2.0**-8, 2.0**-134)}
 """Half a unit in the last place, and of subnormals."""
@@ -158,3 +161,40 @@ def half_bound(case: AttentionCase, operands: AttentionOperands, keys_at_once: i
         relative = off + (weights * off).sum(-1, keepdim=True) + unit * (2 if is_coded else 1)
         bound[token] += torch.einsum("hj,jhd->hd", weights * relative + subnormal / total, value.abs())
     return bound
+
+
+def check_in_fp32(
+    plan: LaunchPlan,
+    case: AttentionCase,
+    takes: Callable[[int], bool],
+    keys_at_once: int,
+    execute: Execute,
+) -> None:
+    """A launch in fp32 arithmetic is within the op's bound, and leaves rows alone that it does not take.
+
+    Codes take two roundings more, of a score and of a weight by their scales. No score's terms add up to more
+    than the largest of all keys' numbers makes of a query's.
+
+    Parameters
+    ----------
+    takes : whether it takes a sequence of so many new tokens.
+    keys_at_once : see `paged_attention.error_bound`.
+    """
+    operands = make_attention(case)
+    operands.buffers["y"].fill(math.nan)
+    execute(plan, operands.buffers, (), updates=("y",))
+    expected = operands.expected()
+    bound = paged_attention.error_bound(
+        *operands.exact,
+        **operands.parameters,  # type: ignore[arg-type]
+        keys_at_once=keys_at_once,
+    )
+    if case.cache_dtype == torch.int8:
+        query, key, value, *rest = operands.exact
+        largest = case.scale * query.abs().sum(-1).max() * key.abs().max()
+        size = paged_attention.reference(query, key, value.abs(), *rest, **operands.parameters)  # type: ignore[arg-type]
+        bound += FP32_ROUNDING * (1 + 2 * largest) * size
+    y = from_array(operands.buffers["y"], torch.float32).view(expected.shape)
+    taken = torch.tensor([takes(new) for new, _ in case.sequences for _ in range(new)])
+    compare(y[taken], expected[taken].numpy(), bound[taken].numpy())
+    assert y[~taken].isnan().all()

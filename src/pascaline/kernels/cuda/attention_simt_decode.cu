@@ -55,7 +55,7 @@ struct Tile {
 // Which of a sequence's tokens are seen, and the block's share of them in tiles.
 //
 // PERF: read from shared memory, as registers are all taken.
-struct Range {
+struct alignas(16) Range {
     int context, first_token;
     int splits, first_tile, last_tile;
 

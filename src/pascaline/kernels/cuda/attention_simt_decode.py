@@ -16,8 +16,9 @@ MOST_HEADS = 8
 _MOST_HEAD_DIM = 256
 _VECTOR = 8
 _TILE = 2 * PAGE_SIZE
-_BLOCKS_PER_MULTIPROCESSOR = 3
 _WARPS = 4
+_HEADS_OF_THREE_BLOCKS = 6
+"""For so many heads at once a third of a multiprocessor's registers do; caches of fp32 take more."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class SimtDecodeGeometry:
 
     Parameters
     ----------
-    splits : of a sequence's tokens, at most; 1 to 32 · `warps`.
+    splits : of a sequence's tokens, at most.
     warps : of a block.
     blocks : that a multiprocessor's registers have to do for.
     """
 
     splits: int
-    warps: int = _WARPS
-    blocks: int = _BLOCKS_PER_MULTIPROCESSOR
+    warps: int
+    blocks: int
 
 
 def refuse_head_dim(call: AttentionCall) -> None:
@@ -56,9 +57,8 @@ def plan_attention_simt_decode(
     UnsupportedError : heads are no multiple of 8 numbers, or of more than 256.
     """
     refuse_head_dim(call)
+    row_tiles, heads = _heads(call)
     geometry = geometry or _default_geometry(call, chip)
-    row_tiles = -(-call.group // MOST_HEADS)
-    heads = -(-call.group // row_tiles)
     places = call.key_value_heads * row_tiles * call.sequences
     part_floats = heads * call.head_dim + -(-2 * heads // 4) * 4
     return LaunchPlan(
@@ -76,11 +76,17 @@ def plan_attention_simt_decode(
     )
 
 
-def _default_geometry(call: AttentionCall, chip: ChipLimits) -> SimtDecodeGeometry:
-    """As many splits as blocks are at work at once, while each warp of them has a tile of the longest context."""
+def _heads(call: AttentionCall) -> tuple[int, int]:
+    """How many blocks share a key/value head's query heads, and how many of these one has."""
     row_tiles = -(-call.group // MOST_HEADS)
-    places = call.key_value_heads * row_tiles * call.sequences
-    blocks = _BLOCKS_PER_MULTIPROCESSOR if call.cache_dtype != torch.float32 else 2
-    wanted = -(-chip.multiprocessors * blocks // places)
+    return row_tiles, -(-call.group // row_tiles)
+
+
+def _default_geometry(call: AttentionCall, chip: ChipLimits) -> SimtDecodeGeometry:
+    """As many splits as blocks are at work at once, if the longest context has tiles for all their warps."""
+    row_tiles, heads = _heads(call)
+    has_room = heads <= _HEADS_OF_THREE_BLOCKS and call.cache_dtype != torch.float32
+    blocks = 3 if has_room else 2
+    wanted = -(-chip.multiprocessors * blocks // (call.key_value_heads * row_tiles * call.sequences))
     useful = -(-call.table_width * PAGE_SIZE // (_TILE * _WARPS))
-    return SimtDecodeGeometry(max(1, min(wanted, useful, _TILE * _WARPS)), _WARPS, blocks)
+    return SimtDecodeGeometry(min(wanted, useful), _WARPS, blocks)

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.hardware.architectures import architectures, capability_numbers
+from pascaline.kernels.cuda.attention_decode import plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
+from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
+from pascaline.kernels.cuda.attention_simt_prefill import SimtPrefillGeometry, plan_attention_simt_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
 from pascaline.kernels.cuda.linear_call import LinearCall
@@ -56,7 +59,12 @@ def audited(compute_capability: str) -> list[Audited]:
     """Those that a chip ("6.1") may run."""
     chip = ChipLimits(capability_numbers(compute_capability), _MULTIPROCESSORS)
     rates = architectures()[compute_capability].operations_per_clock_per_sm
-    cases = [*_decode(chip, has_dot_products="int8" in rates), *_rows_in_fp32(chip), *_others(chip)]
+    cases = [
+        *_decode(chip, has_dot_products="int8" in rates),
+        *_rows_in_fp32(chip),
+        *_attention_simt(chip),
+        *_others(chip),
+    ]
     if "int8" in rates:
         cases += [*_rows(chip), *_tile(chip)]
     if "tensor_fp16" in rates and chip.compute_capability >= (7, 5):
@@ -146,6 +154,27 @@ def _attention(chip: ChipLimits) -> Iterator[Audited]:
         # Of 64 products an instruction there are fewer than of fp32, which bring shares together.
         expected = MachineCodeExpectation() if is_wide else MachineCodeExpectation("HMMA", 0.08)
         yield Audited(f"attention_prefill {name}", plan, expected)
+        plan = plan_attention_decode(replace(call, tokens=64, sequences=64), chip)
+        # Of products there are fewer than of what brings sums of blocks together.
+        is_coded = call.cache_dtype == torch.int8
+        expected = MachineCodeExpectation(wide_loads=8, has_half_arithmetic=is_coded)
+        yield Audited(f"attention_decode {name}", plan, expected)
+
+
+def _attention_simt(chip: ChipLimits) -> Iterator[Audited]:
+    """Multiply-adds, of which a decoding loop converts what it multiplies by seven heads."""
+    types = (("fp16", torch.float16), ("int8", torch.int8), ("fp32", torch.float32))
+    for name, dtype in types[: None if chip.compute_capability in _WHOLE else 1]:
+        plan = plan_attention_simt_decode(attention_of(1, 1, dtype), chip)
+        expected = MachineCodeExpectation("FFMA", 0.6, wide_loads=0 if dtype == torch.int8 else 8)
+        yield Audited(f"attention_simt_decode {name}", plan, expected)
+        for tokens in (2048, 5):
+            plan = plan_attention_simt_prefill(attention_of(tokens, 1, dtype), chip)
+            assert isinstance(plan.geometry, SimtPrefillGeometry)  # noqa: S101 - its own
+            expected = MachineCodeExpectation(
+                "FFMA", 0.75, most_registers=168 if plan.geometry.blocks == 3 else 255, wide_loads=2
+            )
+            yield Audited(f"attention_simt_prefill {name}, {tokens} tokens", plan, expected)
 
 
 def _others(chip: ChipLimits) -> Iterator[Audited]:
