@@ -129,7 +129,7 @@ def test_attention_decode(case: DecodeCase, execute: Execute) -> None:
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=str)
 def test_both_parts_of_numbers_count(dtype: torch.dtype, execute: Execute) -> None:
-    """Where roundings to 16 bits would all go one way: one in a query moves all scores alike, one in a weight all of y."""
+    """Where roundings to 16 bits all go one way: a query's moves all scores alike, a weight's all of y."""
     attention = _of(64, heads=1, key_value_heads=1, cache_dtype=dtype)
     operands = make_attention(attention)
     unit = 2.0**-12 if dtype == HALF else 2.0**-9
@@ -172,7 +172,7 @@ def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dty
         geometry = plan.geometry
         assert isinstance(geometry, AttentionDecodeGeometry)
         assert plan.shared_bytes <= chip.shared_bytes_per_block
-        assert plan.grid[0] <= chip.multiprocessors * geometry.blocks
+        assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
-    assert plan_attention_decode(single, chip).grid == (4, 1, 1)
+    assert plan_attention_decode(single, chip).grid == (1, 4, 1)

@@ -66,18 +66,18 @@ def test_attention_prefill(case: AttentionCase, execute: Execute) -> None:
     _check(case, None, execute)
 
 
-@pytest.mark.parametrize("warps", [4, 8])
 @pytest.mark.parametrize(
-    "case",
+    ("case", "warps", "stages"),
     [
-        *(case for case in CASES if case.head_dim in (64, 128)),
-        AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500),
-        AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0),
+        *((case, 4 + index % 2 * 4, 2) for index, case in enumerate(CASES) if case.head_dim in (64, 128)),
+        (AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500), 4, 3),
+        (AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0), 4, 2),
+        (AttentionCase(((90, 200),), 2, 1, 128, torch.bfloat16), 8, 3),
     ],
     ids=str,
 )
-def test_attention_by_warpgroups(case: AttentionCase, warps: int, execute: Execute) -> None:
-    geometry = PrefillGeometry(warps, 1, 64, 2 + warps // 8, 1, by_warpgroups=True)
+def test_attention_by_warpgroups(case: AttentionCase, warps: int, stages: int, execute: Execute) -> None:
+    geometry = PrefillGeometry(warps, 1, 64, stages, 1, by_warpgroups=True)
     _check(case, geometry, execute, replace(HOPPER, multiprocessors=30))
 
 
