@@ -42,7 +42,7 @@ def written_by(plan: LaunchPlan) -> tuple[list[str], list[str]]:
         changed = ("y",)  # rows of no sequence stay what they are
     elif file == "elementwise.cu" and "y" not in plan.arguments:
         changed = ("x",)
-    made = () if file.startswith("linear") else MADE
+    made = () if file.startswith(("linear", "scale_back")) else MADE
     filled = [name for name in ("y", *made) if name in plan.arguments and name not in changed]
     return filled, [name for name in changed if name in plan.arguments]
 
