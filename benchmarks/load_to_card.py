@@ -27,6 +27,7 @@ from pascaline.checkpoint.opening import open_checkpoint
 from pascaline.cli.ending import run
 from pascaline.core.progress import ignore_progress
 from pascaline.core.threads import compute_threads
+from pascaline.engine.device import settle_device
 from pascaline.engine.loader import find_weights, load_weights
 from pascaline.formats import loading_to
 from pascaline.formats.destination import Card
@@ -188,7 +189,7 @@ def main() -> int:
 
 
 def measure(folder: Path, layers: int) -> dict[str, Any]:
-    device = torch.device("cuda")
+    device, _ = settle_device("cuda")
     torch.zeros(1, device=device)  # the context is none of what is measured
     began = time.perf_counter()
     nbytes = write_checkpoint(folder, layers)

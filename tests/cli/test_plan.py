@@ -14,6 +14,7 @@ import pytest
 from outcome import Run
 
 from pascaline.core.units import format_bytes
+from pascaline.llm.offline import LLM
 from pascaline.report.run_record import Row
 
 FIELDS = {
@@ -221,3 +222,44 @@ def test_a_reader_that_leaves(demo_path: Path) -> None:
     command = f"{sys.executable} -m pascaline.cli.app plan demo --gpu p40 | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+SETTINGS = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
+}
+
+
+def test_settings_alone_are_planned_and_said_to_be(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
+    said = plan(run, str(tmp_path), "--gpu", "Tesla P40")
+    # Embedding and head in bf16; per layer q, k, v, o, gate, up and down in 4 bits with a bf16 scale for
+    # 128 inputs; gains in fp32.
+    linears = 256 * (256 + 2 * 128 + 256) + 3 * 256 * 512
+    expected = 2 * 2 * 512 * 256 + 2 * (linears // 2 + linears // 128 * 2) + 4 * 5 * 256
+    assert said["weights_bytes"] == expected
+    assert any("has no weights: planned as its config.json tells" in note for note in said["notes"])
+
+
+def test_made_up_weights_take_what_is_planned(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SETTINGS))
+    planned = plan(run, str(tmp_path), "--gpu", "cpu")["weights_bytes"]
+    llm = LLM(tmp_path, device="cpu", load_format="dummy", max_sequences=1)
+    assert llm.ready.weights_bytes == planned
+    outcome = run("generate", str(tmp_path), "--prompt", "x", "--device", "cpu", "--load-format", "dummy")
+    assert outcome.code == 2
+    assert outcome.stdout == ""
+    assert "token ids alone" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    outcome = run("generate", str(tmp_path), "--prompt", "x", "--device", "cpu")
+    assert outcome.code == 2
+    assert "has no weights in safetensors format" in outcome.stderr

@@ -12,9 +12,9 @@ import emulated_arm
 import pytest
 import torch
 from emulated_arm import Emulator, RecordingLibrary
+from sampling_cases import random_logits, random_sequences
 from stepped_model import Part, SteppedModel
 from test_cpu_linear import FORMS, columns_of, random_rows, weight_of
-from test_cpu_sampling import random_logits, random_sequences
 from test_ops import inputs_of
 from test_recorded_steps import CASES, Case
 from test_tiny_models import tokens
@@ -95,7 +95,8 @@ def test_numbers_at_their_limits(library: RecordingLibrary) -> None:
 def test_choices(seed: int, library: RecordingLibrary) -> None:
     shuffle = random.Random(seed)
     for vocabulary in (1, 15, 64, 513, 4099):
-        logits, sequences = random_logits(shuffle, vocabulary), random_sequences(shuffle, vocabulary)
+        logits = random_logits(shuffle, 24, vocabulary)
+        sequences = random_sequences(shuffle, 24, vocabulary)
         sample(logits, sequences)
         logits[::3, shuffle.randrange(vocabulary)] = shuffle.choice([torch.nan, torch.inf])
         sample(logits, sequences)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import numpy
 import pytest
 import torch
+from attention_harness import AttentionCase, AttentionOperands, make_attention
 from linear_harness import Execute, as_array, compare
 
-from pascaline.kernels import paged_attention
+from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_bounds import decode_bound
-from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
+from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.attention_decode import (
     AttentionDecodeGeometry,
+    candidates_attention_decode,
     plan_attention_decode,
 )
+from pascaline.kernels.cuda.representatives import attention_of, chip_limits
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
 HALF, BRAIN, BYTES = torch.float16, torch.bfloat16, torch.int8
+Geometry = AttentionDecodeGeometry
 
 
 @dataclass(frozen=True)
@@ -28,152 +30,149 @@ class DecodeCase:
 
     Parameters
     ----------
-    contexts : tokens of each sequence.
-    rows : new tokens of each sequence; 1 where there are none given.
     multiprocessors : which share the work.
+    query_size : what random queries are multiplied by.
     """
 
-    contexts: tuple[int, ...]
-    heads: int = 4
-    key_value_heads: int = 2
-    head_dim: int = 64
-    cache_dtype: torch.dtype = HALF
-    window: int = 0
-    softcap: float = 0.0
-    scale: float = 0.125
-    rows: tuple[int, ...] = ()
-    most_rows: int = 1
+    attention: AttentionCase
     multiprocessors: int = 3
-    geometry: AttentionDecodeGeometry = field(default=AttentionDecodeGeometry(2, 2))
+    geometry: AttentionDecodeGeometry = Geometry(2, 2, least_pages=1)  # noqa: RUF009 - a frozen value
+    most_rows: int = 1
     query_size: float = 1.0
 
     def __str__(self) -> str:
-        parts = [f"{self.heads}over{self.key_value_heads}x{self.head_dim}", str(self.cache_dtype)[6:]]
-        parts += [f"{len(self.contexts)}of{max(self.contexts)}", f"window{self.window}", f"cap{self.softcap}"]
-        parts += [f"rows{self.most_rows}", f"{self.multiprocessors}sm", f"q{self.query_size}"]
-        geometry = self.geometry
-        return "-".join([*parts, f"{geometry.warps}x{geometry.stages}x{geometry.blocks}"])
+        each = self.geometry
+        name = f"{self.attention}-{self.multiprocessors}x{each.warps}x{each.stages}x{each.step_pages}"
+        name += f"-rows{self.most_rows}" if self.most_rows > 1 else ""
+        return name + (f"-q{self.query_size:g}" if self.query_size != 1 else "")
+
+
+def _of(*contexts: int, **options: object) -> AttentionCase:
+    """One new token each, none of sequences without any context."""
+    return AttentionCase(tuple((min(context, 1), context) for context in contexts), **options)  # type: ignore[arg-type]
 
 
 CASES = [
     # Ends of pages, padding, and contexts of which some blocks have several and some share one.
-    DecodeCase((1, 15, 16, 17, 0, 33, 300), rows=(1, 1, 1, 1, 0, 1, 1)),
-    DecodeCase((700,), multiprocessors=7),
-    DecodeCase((1,), multiprocessors=2),
-    DecodeCase((0, 5, 0), rows=(0, 1, 0)),
+    DecodeCase(_of(1, 15, 16, 17, 0, 33, 300)),
+    DecodeCase(_of(700), 7),
+    DecodeCase(_of(1), 2),
+    DecodeCase(_of(0, 5, 0)),
+    DecodeCase(_of(*range(1, 36))),
     # As many blocks as tiles, and as many for each: one run a tile.
-    DecodeCase((100, 97, 64), key_value_heads=1, multiprocessors=3),
-    DecodeCase((200, 190), key_value_heads=1, multiprocessors=4),
-    DecodeCase(tuple(range(1, 36))),
-    # Page numbers beyond the first 32 of a warp.
-    DecodeCase((1500,), 2, 1, geometry=AttentionDecodeGeometry(1, 3), multiprocessors=1),
+    DecodeCase(_of(100, 97, 64, key_value_heads=1)),
+    DecodeCase(_of(200, 190, key_value_heads=1), 4),
+    # Pages beyond the first 32 of a warp.
+    DecodeCase(_of(1500, heads=2, key_value_heads=1), 1, Geometry(1, 3)),
+    # Two pages a step, of which the last has one.
+    DecodeCase(_of(700, 300, 20), 3, Geometry(2, 2, 2, least_pages=1)),
+    DecodeCase(_of(400, 21, heads=7, key_value_heads=1, head_dim=128), 3, Geometry(4, 3, 2)),
+    DecodeCase(
+        _of(1700, 33, heads=7, key_value_heads=1, head_dim=128, cache_dtype=BYTES), 3, Geometry(3, 3, 2)
+    ),
+    DecodeCase(_of(1500, 40, heads=2, key_value_heads=1, cache_dtype=BRAIN), 1, Geometry(1, 3, 2)),
     # Groups.
-    DecodeCase((40, 3), 3, 3),
-    DecodeCase((40, 3), 7, 1),
-    DecodeCase((40, 3), 8, 1),
-    DecodeCase((40, 77), 9, 1),
-    DecodeCase((40, 77), 32, 2),
+    *(DecodeCase(_of(40, 77, heads=heads, key_value_heads=1)) for heads in (1, 7, 8, 9, 16)),
+    DecodeCase(_of(40, 3, heads=3, key_value_heads=3)),
     # Types and sizes of heads.
-    *(DecodeCase((50, 9), head_dim=size) for size in (16, 80, 96, 112, 128, 192, 256)),
-    *(DecodeCase((50, 9), head_dim=size, cache_dtype=BYTES) for size in (16, 64, 80, 96, 112, 128, 192, 256)),
-    *(DecodeCase((150, 9), head_dim=size, cache_dtype=BRAIN) for size in (64, 128)),
-    DecodeCase((400, 21), 7, 1, 128, geometry=AttentionDecodeGeometry(4, 3)),
+    *(DecodeCase(_of(50, 9, head_dim=size)) for size in (16, 80, 96, 112, 128, 192, 256)),
+    *(
+        DecodeCase(_of(50, 9, head_dim=size, cache_dtype=BYTES))
+        for size in (16, 64, 80, 96, 112, 128, 192, 256)
+    ),
+    *(DecodeCase(_of(150, 9, head_dim=size, cache_dtype=BRAIN)) for size in (64, 128)),
     # Windows and caps.
-    DecodeCase((100, 5, 33), window=24),
-    DecodeCase((100, 5, 33), window=1),
-    DecodeCase((100, 5, 33), window=16),
-    DecodeCase((200, 9, 150), window=100, softcap=20.0, scale=1.0),
-    DecodeCase((100, 5), softcap=2.0, scale=1.0),
-    DecodeCase((100, 5), softcap=30.0, scale=3.0, cache_dtype=BYTES),
-    DecodeCase((300, 5), scale=4.0, cache_dtype=BRAIN),
+    *(DecodeCase(_of(100, 5, 33, window=window)) for window in (1, 16, 24)),
+    DecodeCase(_of(200, 9, 150, window=100, softcap=20.0, scale=1.0)),
+    DecodeCase(_of(100, 5, softcap=2.0, scale=1.0)),
+    DecodeCase(_of(100, 5, softcap=30.0, scale=3.0, cache_dtype=BYTES)),
+    DecodeCase(_of(300, 5, scale=4.0, cache_dtype=BRAIN)),
     # Queries of other sizes.
-    DecodeCase((100, 5), query_size=1e-6),
-    DecodeCase((100, 5), query_size=1e5, scale=1e-5),
+    DecodeCase(_of(100, 5), query_size=1e-6),
+    DecodeCase(_of(100, 5, scale=1e-5), query_size=1e5),
     # Sequences of more new tokens, the last ones, are left to others, or computed too.
-    DecodeCase((40, 60, 30, 70), rows=(1, 1, 3, 2)),
-    DecodeCase((40, 60, 30, 9), 7, 1, rows=(1, 3, 8, 9), most_rows=8),
-    DecodeCase((140, 60, 30), 4, 2, rows=(5, 2, 1), most_rows=8, window=20, cache_dtype=BYTES),
+    DecodeCase(AttentionCase(((1, 40), (1, 60), (3, 30), (2, 70)))),
+    DecodeCase(AttentionCase(((1, 40), (3, 60), (8, 30), (9, 9)), heads=7, key_value_heads=1), most_rows=8),
+    DecodeCase(AttentionCase(((5, 140), (2, 60), (1, 30)), window=20, cache_dtype=BYTES), most_rows=8),
 ]
 
 
-class DecodeInputs:
-    """Operands as the op has them, in fp64, and as buffers; the same for the same case."""
-
-    def __init__(self, case: DecodeCase) -> None:
-        generator = torch.Generator().manual_seed(zlib.crc32(str(case).encode()))
-        self.case = case
-        contexts = torch.tensor(case.contexts)
-        rows = torch.tensor(case.rows or (1,) * len(case.contexts))
-        width = -(-int(contexts.max()) // PAGE_SIZE) + 1
-        pages = len(case.contexts) * width + 3
-        self.call = AttentionCall(
-            tokens=int(rows.sum()),
-            sequences=len(case.contexts),
-            table_width=width,
-            heads=case.heads,
-            key_value_heads=case.key_value_heads,
-            head_dim=case.head_dim,
-            query_stride=(case.heads + 2) * case.head_dim,
-            cache_dtype=case.cache_dtype,
-            window=case.window,
-            softcap=case.softcap,
-            scale=case.scale,
-        )
-        table = torch.randperm(pages, generator=generator)[: len(case.contexts) * width].view(-1, width)
-        # What nobody wrote is no number: other pages, the rest of a last page.
-        own = torch.zeros(pages, PAGE_SIZE, dtype=torch.bool)
-        own[table] = (torch.arange(width * PAGE_SIZE) < contexts[:, None]).view(*table.shape, -1)
-        # Beyond the last page a table has anything.
-        beyond = torch.arange(width) >= -(-contexts[:, None] // PAGE_SIZE)
-        table[beyond] = -12345
-        wide = torch.randn(self.call.tokens, case.heads + 2, case.head_dim, generator=generator)
-        self.query = wide[:, : case.heads] * case.query_size
-        start = torch.cat((torch.zeros(1, dtype=torch.int64), rows.cumsum(0))).int()
-        self.taken = int(rows[rows <= case.most_rows].sum())
-        self.buffers = {
-            "query": as_array((wide * case.query_size).contiguous()),
-            "page_table": as_array(table.int()),
-            "query_start": as_array(start),
-            "context_lengths": as_array(contexts.int()),
-            # Rows of sequences that are left to others are missing: a write to them is found.
-            "y": numpy.empty((self.taken, case.heads, case.head_dim), numpy.float32),
-        }
-        shape = (pages, case.key_value_heads, PAGE_SIZE, case.head_dim)
-        caches, self.scales = [], None
-        for name in ("key", "value"):
-            numbers = torch.randn(shape, generator=generator)
-            stale = ~own[:, None, :, None]
-            if case.cache_dtype == BYTES:
-                scales = numbers.abs().amax(-1, keepdim=True) / 127
-                codes = (numbers / scales).round().to(torch.int8)
-                scales = scales.masked_fill(stale, float("nan"))
-                self.buffers[f"{name}_cache"] = as_array(codes)
-                self.buffers[f"{name}_scales"] = as_array(scales)
-                self.scales = scales.double().transpose(1, 2)
-                caches.append((codes.double() * scales.double()).transpose(1, 2))
-            else:
-                stored = numbers.masked_fill(stale, float("nan")).to(case.cache_dtype)
-                self.buffers[f"{name}_cache"] = as_array(stored)
-                caches.append(stored.double().transpose(1, 2))
-        table = table.clamp(min=0).int()
-        self.operands = (self.query.double(), *caches, table, start, contexts.int())
-
-
-def check(case: DecodeCase, execute: Execute) -> None:
-    inputs = DecodeInputs(case)
+def check(case: DecodeCase, operands: AttentionOperands, execute: Execute) -> None:
+    attention = case.attention
     chip = ChipLimits((8, 0), case.multiprocessors, 160 << 10)
-    plan = plan_attention_decode(inputs.call, chip, case.geometry, most_rows=case.most_rows)
-    options = {"scale": case.scale, "window": case.window, "softcap": case.softcap}
-    execute(plan, inputs.buffers, ("y",))
-    expected = paged_attention.reference(*inputs.operands, **options)
+    plan = plan_attention_decode(attention.call, chip, case.geometry, most_rows=case.most_rows)
+    # Rows of sequences that are left to others are missing: a write to them is found.
+    taken = sum(new for new, _ in attention.sequences if new <= case.most_rows)
+    y = torch.empty(taken, attention.heads, attention.head_dim)
+    execute(plan, {**operands.buffers, "y": as_array(y)}, ("y",))
+    scales = operands.buffers.get("value_scales")
     bound = decode_bound(
-        *inputs.operands, **options, cache_dtype=case.cache_dtype, value_scales=inputs.scales
+        *operands.exact,
+        **operands.parameters,  # type: ignore[arg-type]
+        cache_dtype=attention.cache_dtype,
+        value_scales=None if scales is None else torch.from_numpy(scales).double().transpose(1, 2)[..., None],
     )
-    compare(
-        torch.from_numpy(inputs.buffers["y"]), expected[: inputs.taken].numpy(), bound[: inputs.taken].numpy()
-    )
+    compare(y, operands.expected()[:taken].numpy(), bound[:taken].numpy())
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_decode(case: DecodeCase, execute: Execute) -> None:
-    check(case, execute)
+    operands = make_attention(case.attention)
+    if case.query_size != 1:
+        query = operands.buffers["query"]
+        query *= query.dtype.type(case.query_size)
+        heads = query[:, : case.attention.heads * case.attention.head_dim]
+        exact = torch.from_numpy(heads).double().view(operands.exact[0].shape)
+        operands = AttentionOperands(operands.buffers, (exact, *operands.exact[1:]), operands.parameters)
+    check(case, operands, execute)
+
+
+@pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=str)
+def test_both_parts_of_numbers_count(dtype: torch.dtype, execute: Execute) -> None:
+    """Where roundings to 16 bits all go one way: a query's moves all scores alike, a weight's all of y."""
+    attention = _of(64, heads=1, key_value_heads=1, cache_dtype=dtype)
+    operands = make_attention(attention)
+    unit = 2.0**-12 if dtype == HALF else 2.0**-9
+    query, key, value = operands.exact[:3]
+    table = operands.exact[3][0, : 64 // 16]
+    query[:] = 1 + unit
+    # Every other token has a larger score, and the others' values are seen by how little they weigh.
+    key[:] = (torch.arange(16) % 2).double()[None, :, None, None]
+    value[:] = 1 - key
+    operands.buffers["query"][:] = 1 + unit
+    for name, exact in (("key", key), ("value", value)):
+        stored = torch.zeros(len(exact), 1, 16, attention.head_dim, dtype=dtype)
+        stored[table] = exact[table].transpose(1, 2).to(dtype)
+        operands.buffers[f"{name}_cache"] = as_array(stored)
+    check(DecodeCase(attention), operands, execute)
+
+
+def test_what_is_refused() -> None:
+    chip = chip_limits("8.0")
+    with pytest.raises(UnsupportedError, match="tensor cores on sm_75"):
+        plan_attention_decode(attention_of(1, 1, HALF), chip_limits("7.5"))
+    with pytest.raises(UnsupportedError, match="of fp32"):
+        plan_attention_decode(attention_of(1, 1, torch.float32), chip)
+    with pytest.raises(UnsupportedError, match="heads of 72 numbers"):
+        plan_attention_decode(attention_of(1, 1, HALF, head_dim=72), chip)
+    with pytest.raises(UnsupportedError, match="130 apart"):
+        plan_attention_decode(AttentionCall(1, 1, 4, 2, 1, 64, 130), chip)
+
+
+@pytest.mark.parametrize("compute_capability", ["8.0", "8.6", "9.0", "12.0"])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("cache_dtype", [HALF, BYTES], ids=str)
+def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dtype: torch.dtype) -> None:
+    chip = chip_limits(compute_capability)
+    call = attention_of(256, 256, cache_dtype, head_dim=head_dim)
+    plans = candidates_attention_decode(call, chip)
+    assert plans
+    assert len({plan.geometry for plan in plans}) == len(plans)
+    for plan in plans:
+        geometry = plan.geometry
+        assert isinstance(geometry, AttentionDecodeGeometry)
+        assert plan.shared_bytes <= chip.shared_bytes_per_block
+        assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
+    # One page of each head of one sequence is no more than a block each.
+    single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
+    assert plan_attention_decode(single, chip).grid == (1, 4, 1)

@@ -66,18 +66,18 @@ def test_attention_prefill(case: AttentionCase, execute: Execute) -> None:
     _check(case, None, execute)
 
 
-@pytest.mark.parametrize("warps", [4, 8])
 @pytest.mark.parametrize(
-    "case",
+    ("case", "warps", "stages"),
     [
-        *(case for case in CASES if case.head_dim in (64, 128)),
-        AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500),
-        AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0),
+        *((case, 4 + index % 2 * 4, 2) for index, case in enumerate(CASES) if case.head_dim in (64, 128)),
+        (AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500), 4, 3),
+        (AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0), 4, 2),
+        (AttentionCase(((90, 200),), 2, 1, 128, torch.bfloat16), 8, 3),
     ],
     ids=str,
 )
-def test_attention_by_warpgroups(case: AttentionCase, warps: int, execute: Execute) -> None:
-    geometry = PrefillGeometry(warps, 1, 64, 2 + warps // 8, 1, by_warpgroups=True)
+def test_attention_by_warpgroups(case: AttentionCase, warps: int, stages: int, execute: Execute) -> None:
+    geometry = PrefillGeometry(warps, 1, 64, stages, 1, by_warpgroups=True)
     _check(case, geometry, execute, replace(HOPPER, multiprocessors=30))
 
 
@@ -163,6 +163,11 @@ def test_what_it_refuses() -> None:
     ):
         with pytest.raises(UnsupportedError, match=words):
             plan_attention_prefill(other, CHIP)
+    by_warpgroups = PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    with pytest.raises(UnsupportedError, match=r"wgmma\.mma_async of heads of 64 .* on sm_80"):
+        plan_attention_prefill(call, CHIP, by_warpgroups)
+    with pytest.raises(UnsupportedError, match=r"over keys of torch\.int8 on sm_90"):
+        plan_attention_prefill(replace(call, cache_dtype=torch.int8), HOPPER, by_warpgroups)
     with pytest.raises(UnsupportedError, match="sm_75"):
         plan_attention_prefill(call, ChipLimits((7, 5), 40, 64 << 10))
 

@@ -33,15 +33,21 @@ from pascaline.kernels.recording import RecordedLaunch
 from pascaline.weights import Dense, Slabbed, Weight
 
 TOKENS, HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, INNER, VOCABULARY = 5, 64, 4, 2, 16, 96, 50
-LIMITS = ChipLimits((6, 1), 28)
-ROOFLINE = Roofline(
-    "P40", "cuda", "6.1", {"fp32": 1e13, "int8": 4e13}, bytes_per_s=3e11, memory_bytes=24 << 30, launch_s=2e-6
-)
+LIMITS = ChipLimits((8, 0), 28)
+RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14}
+ROOFLINE = Roofline("a card", "cuda", "8.0", RATES, bytes_per_s=1e12, memory_bytes=24 << 30, launch_s=2e-6)
 CHIP = Chip(torch.device("cuda"), LIMITS, ROOFLINE)
 
 
-CHANGED = ("cache", "key_cache", "value_cache", "residual")
-"""Buffers of which launches change some."""
+CHANGED = {
+    "rms_norm.cu": ("residual",),
+    "store_rows.cu": ("cache",),
+    "rotate_and_store.cu": ("key_cache", "value_cache"),
+    "scale_back.cu": ("y",),
+}
+"""Buffers of which launches change some, by their files."""
+MADE = (*QUANTISED_BUFFERS, "scaled", "factors")
+"""What is made for linears."""
 
 
 @dataclass
@@ -135,8 +141,10 @@ class StandIn:
         weight: Dense | Slabbed,
         bias: torch.Tensor | None,
         out: torch.Tensor,
+        *,
+        is_gated: bool = False,
     ) -> None:
-        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS), None)
+        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS, is_gated=is_gated), None)
         stored = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
         handed_on = {
             name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()
@@ -146,9 +154,9 @@ class StandIn:
     def _run(self, recipe: Recipe, buffers: Mapping[str, torch.Tensor | None]) -> None:
         arrays = {name: as_array(memory_of(each)) for name, each in buffers.items() if each is not None}
         for plan in recipe.plans:
-            file = plan.specialisation.file
-            written = ("y",) if file.startswith("linear") else ("y", *QUANTISED_BUFFERS)
-            changed = CHANGED if file in ("rms_norm.cu", "store_rows.cu", "rotate_and_store.cu") else ()
+            changed = CHANGED.get(plan.specialisation.file, ())
+            is_linear = plan.specialisation.file.startswith("linear")
+            written = [] if changed == ("y",) else ["y"] if is_linear else ["y", *MADE]
             outputs, updates = (
                 [name for name in names if name in plan.arguments] for names in (written, changed)
             )
@@ -164,12 +172,10 @@ def run(step: CardProgram, execute: Execute) -> torch.Tensor:
     return result.clone()
 
 
-QUANTISING = tuple(
-    kernel
-    for kernel in KERNELS
-    if kernel.ops != ("linear",) or kernel.name.endswith(("tile_two_planes", "tile_one_plane"))
-)
-"""Linears of packed weights by those alone that quantise their inputs by a launch."""
+def by_linears(*ways: str) -> tuple[Kernel, ...]:
+    """Of linears those alone."""
+    names = {f"cuda.linear_{way}" for way in ways}
+    return tuple(kernel for kernel in KERNELS if kernel.ops != ("linear",) or kernel.name in names)
 
 
 def both_ways(
@@ -205,21 +211,28 @@ def test_fused_steps_have_the_same_bits(
     assert covered.count(kernel.ops) == 2
     # All sums but the last, from which rows are selected before they are normalised.
     assert covered.count(ADD_NORM.ops) == 3
+    assert covered.count(("linear", "silu_and_mul")) == 2
     assert sum(map(len, covered)) == len(recorded)
 
 
 @pytest.mark.parametrize("gate", ["silu_and_mul", "gelu_and_mul"])
 @pytest.mark.parametrize("form", ["Q4_0", "in an order of its own"])
-def test_what_linears_quantise_is_written_so(form: str, gate: str, execute: Execute) -> None:
+@pytest.mark.parametrize("way", ["tile_two_planes", "mma"])
+def test_inputs_are_written_as_linears_take_them(way: str, form: str, gate: str, execute: Execute) -> None:
     packed = PackedForm(4, 32, (2,), zero=8, permutation=form != "Q4_0")
-    recorded, fused = both_ways(Style(packed=packed, gate=gate), QUANTISING, execute)
-    launched = [len(each.kernel.recipe(CHIP, {}, each.inputs, each.parameters).steps) for each in recorded]
-    assert launched.count(2) == 9  # the linears
-    saved = [len(each.kernel.recipe(CHIP, {}, each.inputs, each.parameters).steps) for each in fused]
-    # In each layer the output's linear, whose inputs are attention's, quantises by itself.
-    assert saved.count(2) == 2
+    recorded, fused = both_ways(Style(packed=packed, gate=gate), by_linears(way), execute)
+
+    def launches(step: list[RecordedLaunch]) -> list[int]:
+        recipes = (each.kernel.recipe(CHIP, {}, each.inputs, each.parameters) for each in step)
+        names = (each.op.name for each in step)
+        return [len(recipe.steps) for name, recipe in zip(names, recipes, strict=True) if name == "linear"]
+
+    most = 2 if way == "tile_two_planes" else 3
+    assert launches(recorded) == [most] * 9
+    # In each layer the output's linear, whose inputs are attention's, makes them by itself.
+    assert sorted(launches(fused)) == [most - 1] * 7 + [most] * 2
     names = [each.kernel.name for each in fused]
-    assert sum("to_" in name for name in names) == sum("of_quantised" in name for name in names) == 7
+    assert sum("_to_" in name for name in names) == sum("of_made_input" in name for name in names) == 7
 
 
 def _launches_of_a_sum(*, reads_again: bool) -> list[tuple[str, ...]]:

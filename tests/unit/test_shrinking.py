@@ -7,7 +7,7 @@ import torch
 
 from pascaline.core.errors import CudaError, OutOfMemoryError
 from pascaline.engine.engine_config import EngineConfig
-from pascaline.engine.shrinking import least_pages, made_to_fit
+from pascaline.engine.shrinking import least_pages, made_to_fit, weights_must_fit
 from pascaline.plan.memory import MemoryPlan
 
 PAGE_BYTES = 1 << 20
@@ -75,3 +75,9 @@ def test_what_was_asked_for_is_not_shrunk() -> None:
     assert least_pages(EngineConfig("m"), PLAN) == 16
     assert least_pages(EngineConfig("m", max_model_len=1000), PLAN) == 63
     assert least_pages(EngineConfig("m", pages=70), PLAN) == 70
+
+
+def test_weights_that_do_not_fit_are_an_error() -> None:
+    message = r"while weights of 5\.0 GiB are loaded: CUDA out of memory"
+    with pytest.raises(OutOfMemoryError, match=message), weights_must_fit(PLAN):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmuch more")

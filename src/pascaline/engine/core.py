@@ -56,7 +56,8 @@ class EngineCore:
     def __init__(self, config: EngineConfig, report: ProgressCallback = ignore_progress) -> None:
         started = start(config, report)
         self.ready: Ready = started.ready
-        self.scheduler = Scheduler(started.plan.pages, config.max_batch_tokens, config.max_sequences)
+        self.plan = started.plan
+        self.scheduler = Scheduler(self.plan.pages, config.max_batch_tokens, config.max_sequences)
         self._runner = started.runner
         self._sampler = started.sampler
         self._launched: _Launched | None = None

@@ -15,7 +15,9 @@ from pascaline.engine.sequence import Sequence
 from pascaline.kernels.cuda import sampling
 
 Array = numpy.ndarray
-LineValues = tuple[int, int, float, tuple[float, float], int, int, int, int, int, tuple[int, int, int]]
+LineValues = tuple[
+    int, int, tuple[float, float], tuple[float, float], int, int, int, int, int, tuple[int, int, int]
+]
 
 _LARGEST_EXPONENT = 2.0**126
 """Of temperatures below 2⁻¹²⁶ or so all but the largest logit weigh nothing just as well."""
@@ -121,7 +123,7 @@ class _Way:
     way: int
     top_k: int
     top_p: int
-    min_p_distance: float
+    reach: tuple[float, float]
     exponent: tuple[float, float]
     changes_always: bool
     changes_later: bool
@@ -129,15 +131,15 @@ class _Way:
     @classmethod
     def of(cls, params: SamplingParams) -> _Way:
         exponent = min(math.log2(math.e) / max(params.temperature, 1e-300), _LARGEST_EXPONENT)
-        high = float(numpy.float32(exponent))
+        reach = -params.temperature * math.log(params.min_p) if params.min_p > 0.0 else math.inf
         has_filters = params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
         drawn = sampling.FILTERED if has_filters else sampling.FROM_ALL
         return cls(
             way=sampling.GREEDY if params.greedy else drawn,
             top_k=params.top_k,
             top_p=0 if params.top_p == 1.0 else max(1, int(params.top_p * 2.0**64)),
-            min_p_distance=-params.temperature * math.log(params.min_p) if params.min_p > 0.0 else math.inf,
-            exponent=(high, exponent - high),
+            reach=_split(reach),
+            exponent=_split(exponent),
             changes_always=bool(params.logit_bias) or params.repetition_penalty != 1.0,
             changes_later=bool(params.presence_penalty or params.frequency_penalty),
         )
@@ -152,7 +154,13 @@ class _Way:
 
     def line(self, row: int, draw: int, shaped: int, way: int, *, is_raw: int) -> LineValues:
         numbers = (row, shaped, self.top_k, way, is_raw)
-        return (draw, self.top_p, self.min_p_distance, self.exponent, *numbers, (0, 0, 0))
+        return (draw, self.top_p, self.reach, self.exponent, *numbers, (0, 0, 0))
+
+
+def _split(value: float) -> tuple[float, float]:
+    """Two fp32 numbers of that sum."""
+    high = float(numpy.float32(value))
+    return (high, value - high if math.isfinite(high) else 0.0)
 
 
 class _Changes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -51,6 +52,19 @@ def made_to_fit(plan: MemoryPlan, least: int, make: Callable[[MemoryPlan], Made]
         tried = tried.with_pages(max(least, int(tried.pages * _KEPT)))
 
 
+@contextmanager
+def weights_must_fit(plan: MemoryPlan) -> Iterator[None]:
+    """Raise OutOfMemoryError where memory runs short for weights: nothing of those can be left out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(
+            f"memory runs short while weights of {format_bytes(plan.weights_bytes)} are loaded: "
+            f"{_first_line(error)}",
+            remedy="End other programs that use the device, or take a smaller or more quantised model",
+        ) from None
+
+
 def give_back_memory() -> None:
     """Have torch give its device what it keeps for later."""
     if torch.cuda.is_available():
@@ -62,7 +76,7 @@ def _attempt(make: Callable[[MemoryPlan], Made], plan: MemoryPlan) -> tuple[Made
     try:
         return (make(plan),)
     except torch.OutOfMemoryError as error:
-        return str(error).partition("\n")[0]
+        return _first_line(error)
     except CudaError as error:
         if error.code != _CUDA_OUT_OF_MEMORY:
             raise
@@ -77,3 +91,7 @@ def _noted(plan: MemoryPlan, tried: MemoryPlan) -> MemoryPlan:
     if tried.max_model_len < plan.max_model_len:
         note += f" The context is limited to {tried.max_model_len} tokens"
     return replace(tried, notes=(*tried.notes, note))
+
+
+def _first_line(error: torch.OutOfMemoryError) -> str:
+    return str(error).partition("\n")[0]

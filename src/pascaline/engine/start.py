@@ -23,7 +23,7 @@ from pascaline.engine.loader import find_weights, load_rope_factors, load_weight
 from pascaline.engine.messages import Ready
 from pascaline.engine.runner import EagerRunner, RecordedRunner, Runner
 from pascaline.engine.sampler import Sampler, SamplerAtOnce
-from pascaline.engine.shrinking import least_pages, made_to_fit
+from pascaline.engine.shrinking import least_pages, made_to_fit, weights_must_fit
 from pascaline.engine.step_inputs import Sizes
 from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
@@ -150,8 +150,9 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
             ),
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)
-        model.rotary.build(plan.max_model_len, rope_factors)
-        resident = load_weights(model, checkpoint, weights, device, linear.prepare, times)
+        with weights_must_fit(plan):
+            model.rotary.build(plan.max_model_len, rope_factors)
+            resident = load_weights(model, checkpoint, weights, device, linear.prepare, times)
     finally:
         checkpoint.close()
     if kernels is not None:

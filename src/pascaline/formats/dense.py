@@ -10,13 +10,17 @@ from collections.abc import Sequence
 
 import torch
 
-from pascaline.formats.destination import Destination
+from pascaline.formats.destination import Destination, Memory
 from pascaline.formats.format import Format, StoredRows
 from pascaline.weights import Dense
 
 
 def _dense(type_name: str, dtype: torch.dtype) -> Format:
     def load(parts: Sequence[StoredRows], to: Destination) -> Dense:
+        if len(parts) == 1 and parts[0].interleaved_heads is None and not isinstance(to, Memory):
+            return Dense(
+                to.bring(parts[0].read()).view(dtype).view(parts[0].shape)
+            )  # there is no second copy
         weight = to.allocate((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), dtype)
         start = 0
         for part in parts:

@@ -6,6 +6,8 @@ Packed weights are held in slabs (weights/slabbed.py), dense ones as they are st
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
 
 import numpy
 import torch
@@ -19,10 +21,11 @@ from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.kernel import Chip, Kernel, Workspace
-from pascaline.kernels.op import Tolerance
+from pascaline.kernels.op import Shaped, Tolerance
 from pascaline.weights import Dense, Packed, Slabbed, Weight
 from pascaline.weights.slab_layout import slabbed_form, to_slabs
 from pascaline.workload.op_costs import Axes
+from pascaline.workload.slab_form import TILE_OUTPUTS
 
 _ANY_CHIP = ChipLimits((9, 0), 1)
 """For what does not depend on the chip: what a way takes, and what it errs by."""
@@ -136,5 +139,46 @@ def _kernel(way: LinearWay) -> Kernel:
         recipe=recipe,
     )
 
+
+def _gated(way: LinearWay) -> Kernel:
+    """A linear whose outputs' first half are gates of the second: both ops by the linear's launches."""
+
+    def takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
+        outputs = cast(Shaped, operands[1]).shape[0]
+        if outputs % (2 * TILE_OUTPUTS):
+            return f"it gates halves of whole tiles of {TILE_OUTPUTS}, not of {outputs // 2} outputs"
+        return None
+
+    def recipe(
+        chip: Chip, _sizes: Axes, operands: tuple[object, ...], _parameters: Mapping[str, float]
+    ) -> Recipe:
+        product, _ = _certain(operands, chip)
+        gated = replace(product, call=replace(product.call, is_gated=True))
+        return recipe_of(way, gated, chip.tuned.geometry(way, product))
+
+    def launch(
+        x: torch.Tensor,
+        weight: Dense | Slabbed,
+        bias: torch.Tensor | None,
+        *,
+        out: torch.Tensor,
+        workspace: Workspace,
+    ) -> None:
+        workspace.linears(way, x, weight, bias, out, is_gated=True)
+
+    return Kernel(
+        name=f"cuda.gated_linear_{way.name}",
+        ops=("linear", "silu_and_mul"),
+        backend="cuda",
+        arithmetic=way.unit,
+        requires=lambda _chip: None,
+        launch=launch,
+        takes=takes,
+        recipe=recipe,
+    )
+
+
+GATED: Mapping[str, Kernel] = {f"cuda.linear_{way.name}": _gated(way) for way in LINEAR_WAYS if way.gates}
+"""By the kernel of the linear alone."""
 
 LINEARS: tuple[Kernel, ...] = tuple(_kernel(way) for way in LINEAR_WAYS)

@@ -2,8 +2,8 @@
 //
 //     y[t, h] = sum over j of softmax_j(cap(scale * query[t, h] . key[j])) * value[j]
 //
-// as kernels/paged_attention.py has it. It is bound by reading keys and values once: they go through shared memory,
-// STAGES pages a warp on their way (page_stream.cuh). Queries and weights are taken in two parts (page_products.cuh), so
+// as kernels/paged_attention.py has it. It is bound by reading keys and values once: they go through shared memory, some
+// pages of a warp on their way (page_stream.cuh). Queries and weights are taken in two parts (page_products.cuh), so
 // that only fp32's arithmetic errs, or bf16's twofold. The running maximum is that of Milakov and Gimelshein 2018,
 // arXiv:1805.02867.
 //
@@ -12,7 +12,7 @@
 // in `partials`, where the last of them brings them together: flash decoding (Dao et al. 2023) in one launch.
 //
 // Definitions: those of attention_call.py; CACHE_TYPE FP16, BF16 or INT8; MATRIX_TYPE, BF16 for caches of that and FP16
-// else; MOST_ROWS; WARPS; STAGES; MIN_BLOCKS.
+// else; MOST_ROWS; WARPS; STAGES; STEP_PAGES; MIN_BLOCKS.
 #include "page_products.cuh"
 #include "platform_exponential.cuh"
 #include "segment_sums.cuh"
@@ -54,28 +54,43 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
                  const int32_t* __restrict__ query_start, const int32_t* __restrict__ context_lengths,
                  float* __restrict__ y, int, int sequences, int table_width, int key_value_heads, int query_stride,
                  int window, uint32_t soft_cap_bits, uint32_t scale_bits, float* partials, uint32_t* arrivals,
-                 int least_pages) {
+                 int least_pages, int sums_bytes) {
     let_next_launch_begin();
     wait_for_launches_before();
     DYNAMIC_SHARED(uint8_t, shared);
+    __shared__ uint32_t arrived;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = lane / 4, member = lane % 4;
     const Batch batch = {query_start, context_lengths, sequences, key_value_heads, window};
     const Cache cache = {static_cast<const uint8_t*>(key_cache), static_cast<const uint8_t*>(value_cache), key_scales,
                          value_scales, key_value_heads};
     const ScoreScale score_scale(bits_to_float(scale_bits), bits_to_float(soft_cap_bits));
-    uint8_t* const streams = shared + (4 * Shares::words(sequences) + 15) / 16 * 16;
     Shares shares(batch, least_pages, reinterpret_cast<int32_t*>(shared));
+    if (shares.is_done()) return;
+    // Sequences' numbers, then sums, then the warps' pages.
+    uint8_t* const shared_sums = shared + (4 * Shares::words(sequences) + 15) / 16 * 16;
+    const int head = blockIdx.y;
+    const PageStream stream(cache, head, shared_sums + sums_bytes + warp * STREAM_BYTES);
+    const auto pages_of = [&](const Segment& segment) {
+        const Sequence sequence = shares.sequence(segment.sequence);
+        const int first_page = segment.first_page + warp;
+        return WarpPages(segment.pages > warp ? (segment.pages - warp - 1) / WARPS + 1 : 0,
+                         sequence.context - first_page * PAGE_SIZE,
+                         page_table + size_t(segment.sequence) * table_width + first_page);
+    };
+    Segment next_segment = shares.take();
+    WarpPages next_pages = pages_of(next_segment);
+    stream.begin(next_pages);
 #pragma unroll 1
-    while (!shares.is_done()) {
-        const Segment segment = shares.take();
-        const Sequence sequence(batch, segment.sequence);
-        const int tiles_a_head = row_tiles(sequence.rows);
-        const int head = segment.tile / tiles_a_head, first_row = segment.tile % tiles_a_head * TILE_ROWS;
-        const int pages = segment.pages > warp ? (segment.pages - warp - 1) / WARPS + 1 : 0;
-        const int first_page = sequence.first_page(batch) + segment.first_page + warp;
-        PageStream stream(cache, head, page_table + size_t(segment.sequence) * table_width + first_page, pages,
-                          sequence.context - first_page * PAGE_SIZE, streams + warp * STREAM_BYTES);
-
+    for (bool is_last = false; !is_last;) {
+        const Segment segment = next_segment;
+        WarpPages pages = next_pages;
+        is_last = shares.is_done();
+        if (!is_last) {
+            next_segment = shares.take();
+            next_pages = pages_of(next_segment);
+        }
+        const Sequence sequence = shares.sequence(segment.sequence);
+        const int first_row = segment.tile * TILE_ROWS;
         const int rows = min(sequence.rows * GROUP - first_row, TILE_ROWS);
         const auto offset_of = [&](int row, int stride) {
             return size_t(sequence.first_token + (first_row + row) / GROUP) * stride +
@@ -88,65 +103,85 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
         for (int i = 0; i < 2; i++) {
             factors[i] = shuffle_from(queries.unit, 4 * (2 * member + i)) * score_scale.factor;
             const int token = min((first_row + 2 * member + i) / GROUP, sequence.rows - 1);
-            visible.begin[i] = sequence.begin(token, batch) - first_page * PAGE_SIZE;
-            visible.end[i] = sequence.end(token) - first_page * PAGE_SIZE;
+            visible.end[i] = sequence.end(token) - sequence.context + pages.tokens;
+            visible.begin[i] = sequence.begin(token, batch) - sequence.context + pages.tokens;
         }
 
         LaneSums own;
+        const int steps = pages.steps();
 #pragma unroll 1
-        for (int page = 0; page < pages; page++) {
-            const int first_token = page * WARPS * PAGE_SIZE + group;
-            float scores[4];
-            multiply_keys(scores, stream.wait<Kind::keys>(page), queries, lane);
+        for (int step = 0; step < steps; step++) {
+            float scores[STEP_PAGES][4];
+            stream.wait();
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                scores[i] *= factors[i % 2];
-                if constexpr (IS_INT8) scores[i] *= stream.scale<Kind::keys>(page, group + 8 * (i / 2));
+            for (int page = 0; page < STEP_PAGES; page++) {
+                if (!pages.has(step, page)) {
+#pragma unroll
+                    for (float& score : scores[page]) score = 0.0f;
+                    continue;
+                }
+                multiply_keys(scores[page], stream.place<Kind::keys>(step, page), queries, lane);
+                if constexpr (IS_INT8) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        scores[page][i] *= stream.scale<Kind::keys>(step, page, group + 8 * (i / 2));
+                    }
+                }
             }
-            stream.release<Kind::keys>(page);
-            float largest[2];
+            stream.release<Kind::keys>(pages, step);
+            float largest[2] = {LOWEST, LOWEST};
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const bool is_visible = visible(first_token + 8 * (i / 2), i % 2);
-                scores[i] = is_visible ? score_scale.capped(scores[i]) : bits_to_float(0xFF800000u);
+            for (int page = 0; page < STEP_PAGES; page++) {
+                const int first_token = (step * STEP_PAGES + page) * WARPS * PAGE_SIZE + group;
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float& score = scores[page][i];
+                    const bool is_visible = pages.has(step, page) && visible(first_token + 8 * (i / 2), i % 2);
+                    score = is_visible ? score_scale.capped(score * factors[i % 2]) : bits_to_float(0xFF800000u);
+                    largest[i % 2] = fmaxf(largest[i % 2], score);
+                }
             }
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                largest[i] = fmaxf(scores[i], scores[i + 2]);
 #pragma unroll
                 for (int mask = 4; mask < 32; mask *= 2) largest[i] = fmaxf(largest[i], shuffle_xor(largest[i], mask));
             }
             own.raise(largest);
-            float weights[4];
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                weights[i] = power_of_two(scores[i] - own.most[i % 2] + WEIGHT_EXPONENT);
-                own.total[i % 2] += weights[i];
-            }
-            const SharedAddress values = stream.wait<Kind::values>(page);
-            if constexpr (IS_INT8) {
+            for (int page = 0; page < STEP_PAGES; page++) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    // A scale that nobody wrote may be no number.
-                    const float scale = stream.scale<Kind::values>(page, group + 8 * (i / 2));
-                    weights[i] = weights[i] > 0.0f ? weights[i] * scale : 0.0f;
+                    float& weight = scores[page][i];
+                    weight = power_of_two(weight - own.most[i % 2] + WEIGHT_EXPONENT);
+                    own.total[i % 2] += weight;
                 }
             }
-            multiply_values(own.sums, values, Weights(weights), lane);
-            stream.release<Kind::values>(page);
+            stream.wait();
+#pragma unroll
+            for (int page = 0; page < STEP_PAGES; page++) {
+                if (!pages.has(step, page)) break;
+                if constexpr (IS_INT8) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        // A scale that nobody wrote may be no number.
+                        const float scale = stream.scale<Kind::values>(step, page, group + 8 * (i / 2));
+                        scores[page][i] = scores[page][i] > 0.0f ? scores[page][i] * scale : 0.0f;
+                    }
+                }
+                multiply_values(own.sums, stream.place<Kind::values>(step, page), Weights(scores[page]), lane);
+            }
+            stream.release<Kind::values>(pages, step);
         }
 
-        SegmentSums sums(reinterpret_cast<float*>(streams), rows);
+        if (!is_last) stream.begin(next_pages);
+        const auto row_of_y = [&](int row) { return y + offset_of(row, HEAD_DIM * GROUP * key_value_heads); };
+        SegmentSums sums(reinterpret_cast<float*>(shared_sums), rows);
         sums.gather(own, warp, lane);
         if (segment.is_whole) {
-            sums.finish([&](int row) { return y + offset_of(row, HEAD_DIM * GROUP * key_value_heads); });
+            sums.finish(row_of_y);
         } else {
             sums.leave(partials + size_t(segment.slot) * PARTIAL_FLOATS);
-            if (comes_last_of(segment, arrivals)) {
-                sums.finish_parts(segment, partials,
-                                  [&](int row) { return y + offset_of(row, HEAD_DIM * GROUP * key_value_heads); });
-            }
+            if (comes_last(arrivals + shares.number_of(segment), segment.sharers, arrived)) sums.finish_parts(segment, partials, row_of_y);
         }
-        __syncthreads();
     }
 }

@@ -38,15 +38,17 @@ class AttentionDecodeGeometry:
     Parameters
     ----------
     warps : of a block.
-    stages : pages of keys, and as many of values, that a warp has on their way.
+    stages : steps that a warp has on their way.
+    step_pages : pages of keys and of values that it takes at a time.
     blocks : a multiprocessor.
     least_pages : a warp; shorter runs of pages are not worth bringing their sums together.
     """
 
     warps: int
     stages: int
+    step_pages: int = 1
     blocks: int = 1
-    least_pages: int = 1
+    least_pages: int = 2
 
 
 def plan_attention_decode(
@@ -67,11 +69,9 @@ def plan_attention_decode(
     if refusal is not None:
         raise UnsupportedError(refusal)
     geometry = geometry or _default_geometry(call, chip)
-    tiles = call.sequences * call.key_value_heads * -(-most_rows * call.group // _TILE_ROWS)
+    tiles = call.sequences * -(-most_rows * call.group // _TILE_ROWS)
     least_pages = geometry.least_pages * geometry.warps
-    blocks = min(
-        chip.multiprocessors * geometry.blocks, tiles * -(-_most_pages(call, most_rows) // least_pages)
-    )
+    blocks = min(_most_blocks(call, chip, geometry), tiles * -(-_most_pages(call, most_rows) // least_pages))
     matrix_dtype = torch.bfloat16 if call.cache_dtype == torch.bfloat16 else torch.float16
     return LaunchPlan(
         Specialisation(
@@ -83,14 +83,24 @@ def plan_attention_decode(
                 ("MOST_ROWS", most_rows),
                 ("WARPS", geometry.warps),
                 ("STAGES", geometry.stages),
+                ("STEP_PAGES", geometry.step_pages),
                 ("MIN_BLOCKS", geometry.blocks),
             ),
         ),
-        grid=(blocks, 1, 1),
+        grid=(blocks, call.key_value_heads, 1),
         block=(32 * geometry.warps, 1, 1),
-        arguments=(*call.arguments, "partials", "arrivals", Integer(least_pages)),
+        arguments=(
+            *call.arguments,
+            "partials",
+            "arrivals",
+            Integer(least_pages),
+            Integer(_sums_bytes(call, geometry, blocks)),
+        ),
         shared_bytes=_shared_bytes(call, geometry, blocks),
-        scratch=parts_scratch(2 * blocks * _TILE_ROWS * (call.head_dim + 2) * 4, tiles),
+        scratch=parts_scratch(
+            2 * blocks * call.key_value_heads * _TILE_ROWS * (call.head_dim + 2) * 4,
+            tiles * call.key_value_heads,
+        ),
         geometry=geometry,
         begins_early=True,
     )
@@ -116,6 +126,11 @@ def _refusal(call: AttentionCall, chip: ChipLimits) -> str | None:
     return None
 
 
+def _most_blocks(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> int:
+    """Of a key/value head: so many that all are at work at once."""
+    return max(1, chip.multiprocessors * geometry.blocks // call.key_value_heads)
+
+
 def _most_pages(call: AttentionCall, most_rows: int) -> int:
     """That the rows of a sequence see."""
     if not call.window:
@@ -129,22 +144,31 @@ def _page_bytes(call: AttentionCall) -> int:
     return 2 * PAGE_SIZE * (call.head_dim * call.cache_dtype.itemsize + (4 if is_int8 else 0))
 
 
-def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks: int) -> int:
-    """Where each sequence's pages begin; then pages on their way, in whose place the sums are at the end."""
-    lengths = -(-4 * (2 * call.sequences + 2) // 16) * 16
-    streams = geometry.warps * geometry.stages * _page_bytes(call)
+def _sums_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks: int) -> int:
+    """Of all warps; in their place two numbers a row of all blocks that may share a tile."""
     sums = geometry.warps * _TILE_ROWS * (call.head_dim + 4 + 2) * 4
-    return lengths + max(streams, sums, _TILE_ROWS * blocks * 4)
+    return max(sums, 2 * 4 * _TILE_ROWS * blocks)
+
+
+def _stream_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry) -> int:
+    """Pages on their way to a block."""
+    return geometry.warps * geometry.stages * geometry.step_pages * _page_bytes(call)
+
+
+def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks: int) -> int:
+    """Numbers of each sequence, sums, pages on their way."""
+    numbers = -(-4 * 3 * call.sequences // 16) * 16
+    return numbers + _sums_bytes(call, geometry, blocks) + _stream_bytes(call, geometry)
 
 
 def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> bool:
     available = (chip.shared_bytes_per_block + _RESERVED_BYTES) // geometry.blocks - _RESERVED_BYTES
-    return _shared_bytes(call, geometry, chip.multiprocessors * geometry.blocks) <= available
+    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) <= available
 
 
 def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:
-    for blocks, warps, stages in product((1, 2, 3), (4, 8, 12), (2, 3, 4, 6)):
-        each = AttentionDecodeGeometry(warps, stages, blocks)
+    for blocks, warps, step_pages, stages in product((1, 2, 3), (2, 4, 6, 8, 10, 12), (1, 2), (2, 3, 4)):
+        each = AttentionDecodeGeometry(warps, stages, step_pages, blocks)
         if blocks * warps <= 16 and _fits(call, chip, each):
             yield each
 
@@ -154,7 +178,6 @@ def _default_geometry(call: AttentionCall, chip: ChipLimits) -> AttentionDecodeG
     for warps in (8, 4, 2, 1):
         for stages in (4, 3, 2):
             each = AttentionDecodeGeometry(warps, stages)
-            on_their_way = warps * stages * _page_bytes(call)
-            if on_their_way <= _MOST_BYTES_ON_THEIR_WAY and _fits(call, chip, each):
+            if _stream_bytes(call, each) <= _MOST_BYTES_ON_THEIR_WAY and _fits(call, chip, each):
                 return each
     return AttentionDecodeGeometry(1, 1)

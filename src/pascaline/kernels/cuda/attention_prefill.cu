@@ -179,7 +179,8 @@ attention_prefill(const float* query, const uint8_t* key_cache, const uint8_t* v
         if (first + TILE_TOKENS - 1 > tile.first_position || (HAS_WINDOW && first < tile.end - window)) {
             Rows::mask(scores, tile, first, window);
         }
-        rows.weigh(scores, sums, factor);
+        float corrections[Rows::COUNT];
+        if (rows.weigh(scores, corrections, factor)) Rows::scale_sums(sums, corrections);
         multiply_values(sums, scores, take_unit(unit + 1) + row_offset);
     }
     wait_for_copies<0>();

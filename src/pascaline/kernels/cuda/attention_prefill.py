@@ -31,6 +31,8 @@ _MOST_DIM_OF_TWO_TILES = 128
 """Up to here a warp has registers for the sums of 32 rows."""
 _WARPGROUP_DIMS = (64, 128)
 """Heads whose queries and sums a warp of 16 rows has registers for."""
+_SWIZZLE_BYTES = 1 << 10
+"""Tiles that are swizzled begin at a multiple of that."""
 _MOST_SHARES = 32
 _STATIC_SHARED_BYTES = 64
 _RESERVED_SHARED_BYTES = 1 << 10
@@ -58,7 +60,7 @@ class PrefillGeometry:
     def shared_bytes(self, call: AttentionCall) -> int:
         """Queries, tiles of keys and values on their way, and one of codes made numbers."""
         if self.by_warpgroups:
-            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim
+            return self.stages * 2 * self.tile_tokens * 2 * call.head_dim + _SWIZZLE_BYTES
         row_bytes = 2 * call.head_dim + 16
         tile = self.tile_tokens * row_bytes
         if call.cache_dtype == torch.int8:
@@ -97,12 +99,9 @@ class PrefillGeometry:
 def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometry]:
     """Those that a chip may have, the likely fastest first."""
     row_tiles = 2 if call.head_dim <= _MOST_DIM_OF_TWO_TILES else 1
-    has_warpgroups = (
-        chip.compute_capability == WGMMA_CAPABILITY
-        and call.head_dim in _WARPGROUP_DIMS
-        and call.cache_dtype != torch.int8
+    by_warpgroups = (
+        (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if _has_warpgroups(call, chip) else ()
     )
-    by_warpgroups = (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if has_warpgroups else ()
     for geometry in (
         *by_warpgroups,
         PrefillGeometry(4, row_tiles, 32, 4, 2),
@@ -113,6 +112,14 @@ def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometr
     ):
         if geometry.blocks_together(call, chip) == geometry.min_blocks:
             yield geometry
+
+
+def _has_warpgroups(call: AttentionCall, chip: ChipLimits) -> bool:
+    return (
+        chip.compute_capability == WGMMA_CAPABILITY
+        and call.head_dim in _WARPGROUP_DIMS
+        and call.cache_dtype != torch.int8
+    )
 
 
 def plan_attention_prefill(
@@ -135,6 +142,11 @@ def plan_attention_prefill(
         raise UnsupportedError(f"attention by tensor cores over keys of {call.cache_dtype}")
     if call.head_dim % _DIM_STEP or call.head_dim > _MOST_DIM:
         raise UnsupportedError(f"attention by tensor cores of heads of {call.head_dim}")
+    if geometry is not None and geometry.by_warpgroups and not _has_warpgroups(call, chip):
+        raise UnsupportedError(
+            f"attention by wgmma.mma_async of heads of {call.head_dim} over keys of {call.cache_dtype} on "
+            f"{chip.architecture}"
+        )
     if geometry is None:
         geometry = next(geometries(call, chip), None)
     if geometry is None or not geometry.blocks_together(call, chip):

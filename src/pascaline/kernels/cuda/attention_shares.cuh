@@ -1,20 +1,18 @@
 // Which pages of keys and values a block of threads has, and for which rows of a batch.
 //
 // Rows of a sequence are its new tokens, each with the GROUP query heads of a key/value head. A *tile* is 8 of these rows:
-// it reads all pages of its sequence that some row sees. Tiles' pages are counted through the whole batch, and every block
-// has as long a run of them: it may end one tile, begin the next, and have whole ones in between. Where all tiles are
-// alike, a run is cut where tiles end: pages are counted as if each tile had a whole number of runs.
+// it reads all pages of its sequence that some row sees. The grid's rows of blocks are key/value heads. Tiles' pages are
+// counted through the whole batch, and each block of a row has as long a run of them: it may end one tile, begin the next,
+// and have whole ones in between. Where all tiles are alike, each is a whole number of runs instead.
 //
 // All is found from the lengths in memory: launches are replayed with others.
 //
 // Definitions: GROUP; MOST_ROWS, sequences with more new tokens are others' to compute; HAS_WINDOW.
 #pragma once
-#include "platform.cuh"
+#include "platform_votes.cuh"
 
 constexpr int PAGE_SIZE = 16;
 constexpr int TILE_ROWS = 8;
-constexpr int ROW_BITS = 4;
-static_assert(MOST_ROWS < (1 << ROW_BITS), "a sequence's rows are kept in so many bits");
 
 // A batch as attention's kernels are given it.
 struct Batch {
@@ -23,17 +21,11 @@ struct Batch {
     int sequences, key_value_heads, window;
 };
 
-PASCALINE_INLINE int rows_of(const Batch& batch, int sequence) {
-    return load_handed_on(batch.query_start + sequence + 1) - load_handed_on(batch.query_start + sequence);
-}
-
-// The new tokens of a sequence that is not others' to compute: its last.
+// The new tokens of a sequence, its last.
 struct Sequence {
     int first_token, rows, context;
 
-    PASCALINE_INLINE Sequence(const Batch& batch, int sequence)
-        : first_token(load_handed_on(batch.query_start + sequence)), rows(MOST_ROWS == 1 ? 1 : rows_of(batch, sequence)),
-          context(load_handed_on(batch.context_lengths + sequence)) {}
+    PASCALINE_INLINE bool is_taken() const { return rows >= 1 && rows <= MOST_ROWS && context > 0; }
 
     // Tokens that a row sees end there.
     PASCALINE_INLINE int end(int row) const { return context - (rows - 1 - row); }
@@ -53,128 +45,152 @@ constexpr PASCALINE_INLINE int row_tiles(int rows) { return (rows * GROUP + TILE
 
 // A run of pages of one tile.
 struct Segment {
-    int sequence, tile;               // the tile is counted through all of the sequence's key/value heads
-    int number;                       // of the tile, in arrays that have as many for each sequence
-    int first_page, pages;            // of those that the tile reads
+    int sequence, tile;               // the tile is one of the sequence's
+    int first_page, pages;            // of the sequence's
     bool is_whole;                    // the tile has no others
     int first_sharer, sharers, slot;  // blocks that have some of the tile; where the own sums of it lie
     bool begins_tile_late;            // the first sharer has the end of another tile before
 };
 
+// Every warp finds the same. Places are counted in units of some pages.
 class Shares {
   public:
     // Memory that `shared` has, in words.
-    static constexpr PASCALINE_INLINE int words(int sequences) { return 2 * sequences + 2; }
+    static constexpr PASCALINE_INLINE int words(int sequences) { return 3 * sequences; }
 
     // least_pages: shorter runs are not worth their sums; shared: of nobody else's use as long as this lives.
     PASCALINE_INLINE Shares(const Batch& batch, int least_pages, int32_t* shared)
-        : batch_(batch), extents_(shared), before_(shared + batch.sequences) {
-        for (int sequence = threadIdx.x; sequence < batch.sequences; sequence += blockDim.x) {
-            const int rows = rows_of(batch, sequence);
-            const Sequence own(batch, sequence);
-            const bool is_taken = rows >= 1 && rows <= MOST_ROWS;
-            extents_[sequence] = is_taken ? own.pages(batch) << ROW_BITS | rows : 0;
+        : batch_(batch), lane_(threadIdx.x & 31), first_tokens_(shared), contexts_(shared + batch.sequences),
+          rows_(contexts_ + batch.sequences) {
+        for (int number = threadIdx.x; number < batch.sequences; number += blockDim.x) {
+            const int first = load_handed_on(batch.query_start + number);
+            const int end = load_handed_on(batch.query_start + number + 1);
+            const Sequence own = {first, end - first, load_handed_on(batch.context_lengths + number)};
+            first_tokens_[number] = first;
+            contexts_[number] = own.context;
+            rows_[number] = own.is_taken() ? own.rows : 0;
         }
         __syncthreads();
-        if (threadIdx.x < 32) count(least_pages);
-        __syncthreads();
-        const int length = before_[batch.sequences + 1];
-        run_ = length;
-        next_ = min(int(blockIdx.x) * length, before_[batch.sequences]);
-        begin_ = next_;
-        end_ = min(next_ + length, before_[batch.sequences]);
+        choose_run(least_pages);
+        begin_ = int(blockIdx.x) * run_;
+        next_ = begin_;
+        chunk_end_ = 0;
+        load_chunk(0);
     }
 
-    PASCALINE_INLINE bool is_done() const { return next_ >= end_; }
-
-    // The next segment of the own run.
-    PASCALINE_INLINE Segment take() {
-        int sequence = 0;
-        for (int above = batch_.sequences; above - sequence > 1;) {
-            const int middle = (sequence + above) / 2;
-            (before_[middle] <= next_ ? sequence : above) = middle;
+    // Whether there is no other segment in the own run.
+    PASCALINE_INLINE bool is_done() {
+        if (next_ >= begin_ + run_) return true;
+        while (next_ >= chunk_end_) {
+            if (chunk_ + 32 >= batch_.sequences) return true;
+            load_chunk(chunk_ + 32);
         }
-        const int tiles = tiles_of(sequence), pages = extents_[sequence] >> ROW_BITS;
-        const int length = (before_[sequence + 1] - before_[sequence]) / tiles;
+        return false;
+    }
+
+    PASCALINE_INLINE Sequence sequence(int number) const {
+        return {first_tokens_[number], MOST_ROWS == 1 ? 1 : rows_[number], contexts_[number]};
+    }
+
+    // The next segment of the own run, which has one.
+    PASCALINE_INLINE Segment take() {
+        const int from = last_lane_of(before_ <= next_);
         Segment segment;
-        segment.sequence = sequence;
-        segment.tile = (next_ - before_[sequence]) / length;
-        segment.number = sequence * batch_.key_value_heads * row_tiles(MOST_ROWS) + segment.tile;
-        const int begin = before_[sequence] + segment.tile * length, end = min(begin + length, end_);
-        segment.first_page = next_ - begin;
-        segment.pages = min(end - begin, pages) - segment.first_page;
+        segment.sequence = chunk_ + from;
+        const Sequence own = sequence(segment.sequence);
+        const int length = shuffle_from(length_, from), before = shuffle_from(before_, from), pages = own.pages(batch_);
+        segment.tile = MOST_ROWS == 1 && GROUP <= TILE_ROWS ? 0 : (next_ - before) / length;
+        const int begin = before + segment.tile * length, end = min(begin + length, begin_ + run_);
+        segment.first_page = (next_ - begin) * unit_;
+        segment.pages = min((end - begin) * unit_, pages) - segment.first_page;
         segment.is_whole = segment.pages == pages;
-        segment.first_sharer = begin / run_;
-        segment.sharers = (begin + length - 1) / run_ - segment.first_sharer + 1;
+        segment.first_sharer = run_ == 1 ? begin : begin / run_;
+        segment.sharers = (run_ == 1 ? begin + length - 1 : (begin + length - 1) / run_) - segment.first_sharer + 1;
         segment.begins_tile_late = segment.first_sharer * run_ < begin;
-        segment.slot = 2 * int(blockIdx.x) + int(begin_ < begin);
+        segment.slot = slot_of(blockIdx.x) + int(begin_ < begin);
+        segment.first_page += own.first_page(batch_);
         next_ = end;
         return segment;
     }
 
     // Where the sums of one of a tile's sharers lie.
     static PASCALINE_INLINE int slot_of(const Segment& segment, int sharer) {
-        return 2 * (segment.first_sharer + sharer) + int(sharer == 0 && segment.begins_tile_late);
+        return slot_of(segment.first_sharer + sharer) + int(sharer == 0 && segment.begins_tile_late);
+    }
+
+    // Of the tile, in arrays that have as many for each sequence and head.
+    PASCALINE_INLINE int number_of(const Segment& segment) const {
+        return (segment.sequence * batch_.key_value_heads + int(blockIdx.y)) * row_tiles(MOST_ROWS) + segment.tile;
     }
 
   private:
-    PASCALINE_INLINE int tiles_of(int sequence) const {
-        const int rows = MOST_ROWS == 1 ? 1 : extents_[sequence] & ((1 << ROW_BITS) - 1);
-        return batch_.key_value_heads * row_tiles(rows);
+    // A block has sums of two tiles to leave at most: of the one that it ends, and of that which it begins.
+    static PASCALINE_INLINE int slot_of(int block) { return 2 * (int(blockIdx.y * gridDim.x) + block); }
+
+    PASCALINE_INLINE int pages_of(int number) const {
+        const Sequence own = {0, MOST_ROWS == 1 ? 1 : rows_[number], contexts_[number]};
+        return rows_[number] > 0 ? own.pages(batch_) : 0;
+    }
+    PASCALINE_INLINE int tiles_of(int number) const {
+        return MOST_ROWS == 1 ? min(rows_[number], 1) * row_tiles(1) : row_tiles(rows_[number]);
     }
 
-    static PASCALINE_INLINE int in_units(int pages, int unit) { return (pages + unit - 1) / unit * unit; }
-
-    // How long runs are, and how many pages come before each sequence: by one warp.
-    PASCALINE_INLINE void count(int least_pages) {
-        const int lane = threadIdx.x;
+    PASCALINE_INLINE void choose_run(int least_pages) {
         int work = 0, tiles = 0, most = 0;
-        for (int sequence = lane; sequence < batch_.sequences; sequence += 32) {
-            const int pages = extents_[sequence] >> ROW_BITS;
-            if (pages == 0) continue;
-            work += pages * tiles_of(sequence);
-            tiles += tiles_of(sequence);
+        for (int number = lane_; number < batch_.sequences; number += 32) {
+            const int pages = pages_of(number), own_tiles = tiles_of(number);
+            work += pages * own_tiles;
+            tiles += own_tiles;
             most = max(most, pages);
         }
-#pragma unroll
-        for (int mask = 16; mask > 0; mask /= 2) {
-            work += shuffle_xor(work, mask);
-            tiles += shuffle_xor(tiles, mask);
-            most = max(most, shuffle_xor(most, mask));
-        }
-        const int blocks = gridDim.x;
-        int length = max(least_pages, (work + blocks - 1) / blocks), unit = 1;
-        const int runs_a_tile = tiles > 0 ? blocks / tiles : 0;
+        work = sum_of_lanes(work);
+        tiles = sum_of_lanes(tiles);
+        most = largest_of_lanes(most);
+        const int blocks = gridDim.x, runs_a_tile = tiles > 0 ? blocks / tiles : 0;
+        run_ = max(least_pages, (work + blocks - 1) / blocks);
+        unit_ = 1;
         if (runs_a_tile > 0) {
             // PERF: a run of one tile has its sums brought together once. Blocks with less to read than others cost
             // nothing as long as these keep memory busy.
             const int even = max(least_pages, (most + runs_a_tile - 1) / runs_a_tile);
-            if (4 * even <= 5 * length) length = unit = even;
-        }
-        int total = 0;
-        for (int first = 0; first < batch_.sequences; first += 32) {
-            const int sequence = first + lane;
-            int own = 0;
-            if (sequence < batch_.sequences) {
-                own = in_units(extents_[sequence] >> ROW_BITS, unit) * tiles_of(sequence);
+            if (4 * even <= 5 * run_) {
+                unit_ = even;
+                run_ = 1;
             }
-            int sum = own;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                const int other = shuffle_from(sum, max(lane - distance, 0));
-                sum += lane >= distance ? other : 0;
-            }
-            if (sequence < batch_.sequences) before_[sequence] = total + sum - own;
-            total += shuffle_from(sum, 31);
-        }
-        if (lane == 0) {
-            before_[batch_.sequences] = total;
-            before_[batch_.sequences + 1] = length;
         }
     }
 
+    // Places of 32 sequences, one a lane.
+    PASCALINE_INLINE void load_chunk(int first) {
+        const int number = first + lane_;
+        int own = 0;
+        length_ = 0;
+        if (number < batch_.sequences) {
+            const int pages = pages_of(number);
+            length_ = unit_ == 1 ? pages : (pages + unit_ - 1) / unit_;
+            own = length_ * tiles_of(number);
+        }
+        int sum = own;
+        if (batch_.sequences > 1) {
+#pragma unroll
+            for (int distance = 1; distance < 32; distance *= 2) {
+                const int other = shuffle_from(sum, max(lane_ - distance, 0));
+                sum += lane_ >= distance ? other : 0;
+            }
+        }
+        before_ = chunk_end_ + sum - own;
+        // PERF: what comes after a single sequence is its length, without a scan.
+        chunk_end_ += batch_.sequences > 1 ? shuffle_from(sum, 31) : shuffle_from(sum, 0);
+        if (number >= batch_.sequences) before_ = chunk_end_;
+        chunk_ = first;
+    }
+
     Batch batch_;
-    int32_t* extents_;  // a sequence's pages, and its rows in the lowest bits; 0 where others compute it
-    int32_t* before_;   // pages of the tiles of all sequences before one; then of all; then a run's
-    int run_, begin_, next_, end_;
+    int lane_;
+    int32_t *first_tokens_, *contexts_;  // of each sequence
+    int32_t* rows_;                      // 0 where others compute them
+    int unit_, run_;                     // pages of a unit, units of a run
+    int begin_, next_;                   // of the own run, in units
+    // Of 32 sequences: units before all of them are done; of this lane's, those of a tile and those before it.
+    int chunk_, chunk_end_, length_, before_;
 };

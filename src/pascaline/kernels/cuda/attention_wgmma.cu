@@ -19,8 +19,9 @@ static_assert(WARPS % 4 == 0 && ROW_TILES == 1 && TILE_TOKENS == 64 && STAGES >=
 
 constexpr int STEPS = HEAD_DIM / 16;  // of 16 inputs, to a score
 constexpr int TILE_PAGES = TILE_TOKENS / PAGE_SIZE;
-// In shared memory a tile is blocks of 8 tokens by 8 numbers, those of the same tokens one after another.
-constexpr int BLOCK_BYTES = 128, EIGHT_BYTES = HEAD_DIM / 8 * BLOCK_BYTES, TILE_BYTES = TILE_TOKENS / 8 * EIGHT_BYTES;
+// In shared memory a tile's tokens are rows of 64 numbers, the first 64 of all of them, then the next.
+constexpr int ROW_BYTES = 128, PART_BYTES = TILE_TOKENS * ROW_BYTES, PARTS = HEAD_DIM / 64;
+constexpr int TILE_BYTES = PARTS * PART_BYTES, ALIGNMENT = 1024;
 
 // Of the warp's 16 rows and all steps, as the products take them.
 using Queries = uint32_t[STEPS][4];
@@ -42,49 +43,48 @@ PASCALINE_INLINE void load_queries(Queries& queries, const float* query, const P
 }
 
 // Begins to copy a tile to `place`: from page `first_page` of those that are copied; from token `existing` on, zeros.
-PASCALINE_INLINE void copy_blocks(uint8_t* place, const HeadCache& cache, const PageNumbers& pages, int first_page,
-                                  int existing) {
-    constexpr int PARTS = HEAD_DIM / 8, PAGE_PIECES = PAGE_SIZE * PARTS;
-    const SharedAddress shared = shared_address(place);
+PASCALINE_INLINE void copy_rows(uint8_t* place, const HeadCache& cache, const PageNumbers& pages, int first_page,
+                                int existing) {
+    constexpr int ROW_PIECES = HEAD_DIM / 8, PAGE_PIECES = PAGE_SIZE * ROW_PIECES;
+    static_assert(THREADS % (8 * ROW_PIECES) == 0, "a thread's pieces are in the same places of their eight rows");
+    const int own_token = threadIdx.x / ROW_PIECES, piece = threadIdx.x % ROW_PIECES;
+    const SharedAddress shared = shared_address(place) + piece / 8 * PART_BYTES + own_token * ROW_BYTES +
+                                 (piece % 8 ^ own_token % 8) * 16;
 #pragma unroll
     for (int page = 0; page < TILE_PAGES; page++) {
-        const uint8_t* const source = cache.page_numbers(pages.number(first_page + page));
+        const uint8_t* const source = cache.page_numbers(pages.number(first_page + page)) + threadIdx.x * 16;
 #pragma unroll
         for (int begin = 0; begin < PAGE_PIECES; begin += THREADS) {
-            const int piece = begin + threadIdx.x;
-            if (PAGE_PIECES % THREADS != 0 && piece >= PAGE_PIECES) break;
-            // Neighbouring threads write to neighbouring places, and read pieces of 64 bytes.
-            const int part = piece / 8 % PARTS, eight = piece / 8 / PARTS, token = eight * 8 + piece % 8;
-            const int offset = eight * EIGHT_BYTES + part * BLOCK_BYTES + piece % 8 * 16;
-            copy_or_clear(shared + page * (PAGE_SIZE / 8) * EIGHT_BYTES + offset,
-                          reinterpret_cast<const uint4*>(source + (token * PARTS + part) * 16),
-                          page * PAGE_SIZE + token < existing);
+            if (PAGE_PIECES < THREADS && threadIdx.x >= PAGE_PIECES) break;
+            const int token = page * PAGE_SIZE + begin / ROW_PIECES;
+            copy_or_clear(shared + token * ROW_BYTES, reinterpret_cast<const uint4*>(source + begin * 16),
+                          token + own_token < existing);
         }
     }
 }
 
 // Begins the products of all queries with a tile's keys.
 PASCALINE_INLINE void multiply_keys(Scores& scores, const Queries& queries, const uint8_t* keys) {
-    const AttentionOperand b = attention_operand(keys, BLOCK_BYTES, EIGHT_BYTES);
+    const SwizzledOperand b = swizzled_operand(keys);
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-        multiply_64x64x16<false>(scores[0], queries[step], b.forward(step * 2 * BLOCK_BYTES));
+        multiply_64x64x16<false>(scores[0], queries[step], forward(b, step / 4 * PART_BYTES + step % 4 * 32));
     }
 }
 
-using Outputs = float[HEAD_DIM / 64][8][4];
+using Outputs = float[PARTS][8][4];
 
 // Begins those of weights with a tile's values.
 PASCALINE_INLINE void multiply_values(Sums& sums, const uint32_t (&weights)[TILE_TOKENS / 16][4],
                                       const uint8_t* values) {
-    const AttentionOperand b = attention_operand(values, EIGHT_BYTES, BLOCK_BYTES);
+    const SwizzledOperand b = swizzled_operand(values);
     Outputs& outputs = reinterpret_cast<Outputs&>(sums);
 #pragma unroll
     for (int step = 0; step < TILE_TOKENS / 16; step++) {
 #pragma unroll
-        for (int part = 0; part < HEAD_DIM / 64; part++) {
+        for (int part = 0; part < PARTS; part++) {
             multiply_64x64x16<true>(outputs[part], weights[step],
-                                    b.forward(step * 2 * EIGHT_BYTES + part * 8 * BLOCK_BYTES));
+                                    forward(b, part * PART_BYTES + step * 16 * ROW_BYTES));
         }
     }
 }
@@ -108,7 +108,8 @@ attention_wgmma(const float* query, const uint8_t* key_cache, const uint8_t* val
     if (share.units == 0) return;
     const int first_tile = seen_tile + share.first, tiles = share.units / 2;
 
-    uint8_t* const key_places = reinterpret_cast<uint8_t*>(shared);
+    uint8_t* const key_places =
+        reinterpret_cast<uint8_t*>((reinterpret_cast<uint64_t>(shared) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
     uint8_t* const value_places = key_places + STAGES * TILE_BYTES;
     const HeadCache keys = {key_cache, key_scales, key_value_heads, head};
     const HeadCache values = {value_cache, value_scales, key_value_heads, head};
@@ -124,14 +125,14 @@ attention_wgmma(const float* query, const uint8_t* key_cache, const uint8_t* val
             if (index > 0 && page % PageNumbers::COUNT == 0) {
                 key_pages.advance(table, first_tile * TILE_PAGES + page, page_count);
             }
-            copy_blocks(key_places + index % STAGES * TILE_BYTES, keys, key_pages, page, existing_tokens(index));
+            copy_rows(key_places + index % STAGES * TILE_BYTES, keys, key_pages, page, existing_tokens(index));
         }
         if (index > 0 && index <= tiles) {
             const int before = index - 1, page = before * TILE_PAGES;
             if (before > 0 && page % PageNumbers::COUNT == 0) {
                 value_pages.advance(table, first_tile * TILE_PAGES + page, page_count);
             }
-            copy_blocks(value_places + before % STAGES * TILE_BYTES, values, value_pages, page,
+            copy_rows(value_places + before % STAGES * TILE_BYTES, values, value_pages, page,
                         existing_tokens(before));
         }
         close_copies();
@@ -159,13 +160,13 @@ attention_wgmma(const float* query, const uint8_t* key_cache, const uint8_t* val
         wait_for_copies<STAGES - 2>();
         publish_copies();
         __syncthreads();
-        copy(index + STAGES);
         Scores next = {};
         if (index + 1 < tiles) {
             begin_products();
             multiply_keys(next, queries, key_places + (index + 1) % STAGES * TILE_BYTES);
             close_products();
         }
+        copy(index + STAGES);
 
         const int first = (first_tile + index) * TILE_TOKENS;
         if constexpr (HAS_SOFT_CAP) cap(scores, scale, soft_cap);
@@ -173,7 +174,8 @@ attention_wgmma(const float* query, const uint8_t* key_cache, const uint8_t* val
         if (first + TILE_TOKENS - 1 > tile.first_position || (HAS_WINDOW && first < tile.end - window)) {
             Rows::mask(scores, tile, first, window);
         }
-        rows.weigh(scores, sums, factor);
+        float corrections[Rows::COUNT];
+        if (rows.weigh(scores, corrections, factor)) Rows::scale_sums(sums, corrections);
         uint32_t weights[TILE_TOKENS / 16][4];
 #pragma unroll
         for (int step = 0; step < TILE_TOKENS / 16; step++) {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.hardware.architectures import architectures, capability_numbers
+from pascaline.kernels.cuda.attention_decode import plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
 from pascaline.kernels.cuda.attention_simt_prefill import SimtPrefillGeometry, plan_attention_simt_prefill
@@ -153,6 +154,11 @@ def _attention(chip: ChipLimits) -> Iterator[Audited]:
         # Of 64 products an instruction there are fewer than of fp32, which bring shares together.
         expected = MachineCodeExpectation() if is_wide else MachineCodeExpectation("HMMA", 0.08)
         yield Audited(f"attention_prefill {name}", plan, expected)
+        plan = plan_attention_decode(replace(call, tokens=64, sequences=64), chip)
+        # Of products there are fewer than of what brings sums of blocks together.
+        is_coded = call.cache_dtype == torch.int8
+        expected = MachineCodeExpectation(wide_loads=8, has_half_arithmetic=is_coded)
+        yield Audited(f"attention_decode {name}", plan, expected)
 
 
 def _attention_simt(chip: ChipLimits) -> Iterator[Audited]:

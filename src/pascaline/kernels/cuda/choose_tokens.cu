@@ -22,9 +22,10 @@ struct Shared {
     uint64_t longs[WARPS];
     float floats[WARPS];
     uint64_t segments[ITEMS * WARPS];
+    uint64_t total, before, scale;
+    float most;
     uint32_t arrived;
     int32_t chosen;
-    uint64_t rest;
 };
 
 // A thread's logits of a chunk; beyond the vocabulary minus infinity.
@@ -42,22 +43,21 @@ PASCALINE_INLINE void keep_chunk(const float (&values)[ITEMS], Shared& shared) {
     for (int item = 0; item < ITEMS; item++) shared.values[item * THREADS + threadIdx.x] = bounded(values[item]);
 }
 
-// Which of the threads has `target` between the sum before it and its own; `rest` is what is left of it there.
-PASCALINE_INLINE int find_thread(uint64_t mass, uint64_t target, Shared& shared, uint64_t& rest) {
-    const uint64_t sum = running_sum(mass, shared.longs);
-    if (sum - mass <= target && target < sum) {
-        shared.chosen = threadIdx.x;
-        shared.rest = target - (sum - mass);
-    }
+// The thread whose `before` and `up_to` have `target` between them; all threads' follow each other.
+PASCALINE_INLINE int find_thread(uint64_t before, uint64_t up_to, uint64_t target, Shared& shared) {
+    if (before <= target && target < up_to) shared.chosen = threadIdx.x;
     __syncthreads();
-    rest = shared.rest;
-    const int found = shared.chosen;
-    __syncthreads();
-    return found;
+    return shared.chosen;
 }
 
-// The token at which the sum of a chunk's weights first is above `target`.
-PASCALINE_INLINE int find_in_chunk(int chunk, float most, uint64_t target, Shared& shared) {
+// A chunk's sums of weights are relative to its own largest logit: `scale` is what that weighs.
+PASCALINE_INLINE uint64_t scaled(uint64_t mass, uint64_t scale) {
+    bool is_cut;
+    return multiply_high(mass << 8, scale << (64 - WEIGHT_BITS - 8), is_cut);  // mass * scale / 2^WEIGHT_BITS
+}
+
+// The token at which the scaled sum of the weights of a chunk, which is kept, first is above `target`.
+PASCALINE_INLINE int find_in_chunk(float most, uint64_t scale, uint64_t target, Shared& shared) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const auto weight = [&](int item) {
         return weight_of(shared.values[item * THREADS + threadIdx.x], most, shared.line.exponent);
@@ -71,38 +71,39 @@ PASCALINE_INLINE int find_in_chunk(int chunk, float most, uint64_t target, Share
     }
     __syncthreads();
     static_assert(ITEMS * WARPS <= THREADS, "a thread for each segment");
-    const uint64_t own = threadIdx.x < ITEMS * WARPS ? shared.segments[threadIdx.x] : 0;
-    const int segment = find_thread(own, target, shared, target);
-    const uint64_t mass = segment % WARPS == warp ? weight(segment / WARPS) : 0;
-    return chunk * CHUNK + segment / WARPS * THREADS + find_thread(mass, target, shared, target);
+    uint64_t mass = threadIdx.x < ITEMS * WARPS ? shared.segments[threadIdx.x] : 0;
+    uint64_t sum = running_sum(mass, shared.longs);
+    const int segment = find_thread(scaled(sum - mass, scale), scaled(sum, scale), target, shared);
+    if (int(threadIdx.x) == segment) shared.before = sum - mass;
+    __syncthreads();
+    mass = segment % WARPS == warp ? weight(segment / WARPS) : 0;
+    sum = shared.before + running_sum(mass, shared.longs);
+    return segment / WARPS * THREADS + find_thread(scaled(sum - mass, scale), scaled(sum, scale), target, shared);
 }
 
-// From all chunks of a line: a draw among the weights, which are of the sum's part first.
+// From all chunks of a line, of which a thread has its own.
 PASCALINE_INLINE int draw_from_all(const Chunk& own, int chunks, float most, const float* logits, int vocabulary,
                                    Shared& shared) {
     const Line& line = shared.line;
     const bool has_chunk = int(threadIdx.x) < chunks;
     const float own_most = bounded(logit_at(own.first));
     const uint64_t scale = has_chunk ? weight_of(own_most, most, line.exponent) : 0;
-    bool is_cut;
-    // mass * scale / 2^WEIGHT_BITS
-    const uint64_t product = multiply_high(own.mass << 8, scale << (64 - WEIGHT_BITS - 8), is_cut);
-    const uint64_t mass = has_chunk ? product : 0;
-    const uint64_t total = over_block<SumOfValues>(mass, shared.longs);
-    uint64_t rest;
-    const int chunk = find_thread(mass, multiply_high(line.draw, total, is_cut), shared, rest);
-    if (int(threadIdx.x) == chunk) {
-        const uint64_t within = uint64_t(double(rest) / double(mass) * double(own.mass));
-        shared.segments[0] = within < own.mass ? within : own.mass - 1;
-        shared.floats[0] = own_most;
-    }
+    const uint64_t mass = scaled(own.mass, scale), sum = running_sum(mass, shared.longs);
+    if (threadIdx.x == THREADS - 1) shared.total = sum;
     __syncthreads();
-    const uint64_t target = shared.segments[0];
-    const float chunk_most = shared.floats[0];
+    bool is_cut;
+    const uint64_t target = multiply_high(line.draw, shared.total, is_cut);
+    const int chunk = find_thread(sum - mass, sum, target, shared);
+    if (int(threadIdx.x) == chunk) {
+        shared.before = sum - mass;
+        shared.scale = scale;
+        shared.most = own_most;
+    }
     float values[ITEMS];
     load_chunk(values, logits, chunk, vocabulary);
     keep_chunk(values, shared);
-    return find_in_chunk(chunk, chunk_most, target, shared);
+    __syncthreads();
+    return chunk * CHUNK + find_in_chunk(shared.most, shared.scale, target - shared.before, shared);
 }
 
 // lines: of the launch; ids (rows,), choices (rows,), ranges (lines,). Scratch: found (lines, chunks), arrivals

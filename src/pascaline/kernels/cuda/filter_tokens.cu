@@ -36,14 +36,6 @@ struct Shared {
     uint32_t arrived;
 };
 
-// The smallest fp32 number that is not below `value`.
-PASCALINE_INLINE float round_up(double value) {
-    const float nearest = float(value);
-    if (!(double(nearest) < value)) return nearest;
-    const uint32_t bits = float_to_bits(nearest + 0.0f);
-    return bits_to_float(bits & 0x80000000u ? bits - 1 : bits + 1);
-}
-
 // The token that a line with filters is given, `kept_mass` being that of those that min-p leaves; or the last of those to
 // report.
 PASCALINE_INLINE Found select(const Line& line, Selection& selection, const uint64_t& kept_mass, const Job& job) {
@@ -92,8 +84,7 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
     const bool is_report = job.report >= 0;
     const float2 edges = load_fresh(reinterpret_cast<const float2*>(ranges + job.line));
     const Tokens tokens(logits_of(line, logits, shaped, vocabulary, stride), vocabulary, {edges.x, edges.y},
-                        is_report ? OF_TEMPERATURE_ONE : line.exponent, is_report);
-    const float least_kept = round_up(double(tokens.most) - line.min_p_distance);
+                        is_report ? LOG2_E : line.exponent, is_report);
 
     const int first = blockIdx.x * CHUNK + threadIdx.x;
     {
@@ -115,7 +106,7 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
         if (first + item * THREADS >= vocabulary || !tokens.has(logit)) continue;
         const uint64_t weight = tokens.weight(logit);
         const int bin = tokens.bin(logit);
-        if (logit >= least_kept) kept_mass += weight;
+        if (tokens.is_within(logit, line.reach)) kept_mass += weight;
         if (weight == 0 && bin == BINS - 1) {
             weightless++;
         } else {

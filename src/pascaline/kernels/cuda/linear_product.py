@@ -64,15 +64,16 @@ def product_of(
     input_dtype: torch.dtype = torch.float32,
     output_dtype: torch.dtype = torch.float32,
     bias_dtype: torch.dtype | None = None,
+    is_gated: bool = False,
 ) -> Product:
-    """The product of so many rows by `weight`.
+    """The product of so many rows by `weight`; see `LinearCall`.
 
     Raises
     ------
     ShapeError : there is nothing to do.
     """
     outputs, columns = weight.shape
-    call = LinearCall(rows, outputs, columns, input_dtype, output_dtype, bias_dtype)
+    call = LinearCall(rows, outputs, columns, input_dtype, output_dtype, bias_dtype, is_gated=is_gated)
     if isinstance(weight, Dense):
         return Product(weight.tensor.dtype, call, chip)
     return Product(weight.form, call, chip, is_permuted=weight.inputs is not None)

@@ -38,22 +38,26 @@ class LinearRunner:
         weight: Dense | Slabbed,
         bias: torch.Tensor | None,
         out: torch.Tensor,
+        *,
+        is_gated: bool = False,
     ) -> None:
         """Compute x (M, K) · weightᵀ (+ bias) into `out` (M, N) in torch's current stream.
+
+        With `is_gated`, SiLU of its first half times the second, into `out` (M, N / 2).
 
         Raises
         ------
         CompileError, CudaError : a kernel does not compile, load or launch.
         """
         bias_dtype = None if bias is None else bias.dtype
-        key = (way.name, x.shape[0], id(weight), x.dtype, out.dtype, bias_dtype)
+        key = (way.name, x.shape[0], id(weight), x.dtype, out.dtype, bias_dtype, is_gated)
         found = self._bound.get(key)
         if found is None:
             if len(self._bound) >= self.MOST_BOUND:
                 self._bound.clear()
                 self._recipes.clear()
             # With its weight: as long as that is held, no other has its identity.
-            found = self._bound[key] = weight, self._bind(way, x, weight, bias, out)
+            found = self._bound[key] = weight, self._bind(way, x, weight, bias, out, is_gated)
         stream = torch._C._cuda_getCurrentRawStream(out.device.index)
         found[1](stream, x=_aligned(x), bias=None if bias is None else _aligned(bias), y=out)
 
@@ -64,6 +68,7 @@ class LinearRunner:
         weight: Dense | Slabbed,
         bias: torch.Tensor | None,
         out: torch.Tensor,
+        is_gated: bool,
     ) -> BoundRecipe:
         product = product_of(
             weight,
@@ -72,6 +77,7 @@ class LinearRunner:
             input_dtype=x.dtype,
             output_dtype=out.dtype,
             bias_dtype=None if bias is None else bias.dtype,
+            is_gated=is_gated,
         )
         found = self._recipes.get((way.name, product))
         if found is None:

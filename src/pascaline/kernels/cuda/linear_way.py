@@ -52,6 +52,7 @@ class LinearWay:
     recipe : `recipe(product, geometry)`; None for the kernel's own choice of geometry.
     candidates : plans whose geometries are worth measuring, the default first; empty if there is no choice.
     arithmetic : what its error follows from.
+    gates : a product whose outputs' first half are gates of the second is computed by the same launches.
     """
 
     name: str
@@ -69,6 +70,7 @@ class LinearWay:
     launches: int = 1
     rows_at_a_time: int = 1
     copied_bytes: float = 0.0
+    gates: bool = False
     needs: Callable[[ChipLimits], str | None] = field(default=lambda _: None)
 
     def predicted_s(self, product: Product, weight_bytes: int, roofline: Roofline) -> float:

@@ -61,6 +61,7 @@ def _decode(planes: int, *, is_exact: bool, operations: float) -> LinearWay:
         shares=_everywhere(operations, 0.82),
         products=max(1, planes),
         unpacking=6.0 if planes else 4.0,
+        gates=True,
         arithmetic=lambda _: Arithmetic(planes, 32, code_excess=0.0 if planes else 384.0),
     )
 
@@ -85,6 +86,7 @@ def _tile(planes: int, *, is_exact: bool) -> LinearWay:
         launches=2,
         rows_at_a_time=32,
         arithmetic=lambda _: Arithmetic(planes=planes, scale_group=scale_group),
+        gates=True,
     )
 
 
@@ -105,6 +107,7 @@ def _rows(planes: int, *, is_exact: bool) -> LinearWay:
         shares=_everywhere(0.65 if planes else 0.72, 0.80),
         products=max(1, planes),
         unpacking=8.0 if planes else 4.5,
+        gates=True,
         launches=2 if planes else 1,
         arithmetic=lambda _: Arithmetic(planes, 32, code_excess=0.0 if planes else 128.0),
     )
@@ -138,6 +141,7 @@ def _rows_by_tensor_cores(planes: int, *, is_exact: bool) -> LinearWay:
         rows_at_a_time=8 // planes,
         arithmetic=lambda _: Arithmetic(planes=planes, scale_group=scale_group),
         needs=_needs_byte_products,
+        gates=True,
     )
 
 
@@ -225,6 +229,7 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         recipe=recipes.simt,
         candidates=recipes.simt_candidates,
         shares=_everywhere(0.66, 0.80),
+        gates=True,
         rows_at_a_time=32,
         arithmetic=lambda _: Arithmetic(),
     ),
@@ -299,6 +304,7 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         recipe=recipes.dense_decode,
         candidates=recipes.dense_decode_candidates,
         shares=_everywhere(0.35, 0.80),
+        gates=True,
         arithmetic=lambda _: Arithmetic(),
     ),
     LinearWay(
@@ -328,6 +334,20 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         products=2,
         rows_at_a_time=64,
         arithmetic=lambda _: Arithmetic(input_rounding=2.0**-16, sum_roundings=4.0),
+        needs=_needs_wide_products,
+    ),
+    LinearWay(
+        name="dense_brain_rounded",
+        file="scale_rows.cu",
+        geometry=None,
+        unit="tensor_bf16",
+        is_exact=False,
+        refusal=functools.partial(_dense_refusal, dtype=torch.bfloat16),
+        recipe=recipes.dense_brain_rounded,
+        launches=3,
+        shares=_everywhere(0.6, 0.80),
+        rows_at_a_time=64,
+        arithmetic=lambda _: Arithmetic(input_rounding=2.0**-8, sum_roundings=4.0),
         needs=_needs_wide_products,
     ),
 )

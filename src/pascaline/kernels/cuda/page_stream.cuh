@@ -1,12 +1,12 @@
 // Pages of keys and values of one head on their way through shared memory, a warp's own, in units of 16 bytes.
 //
-// A warp has every WARPS-th page of a segment, and STAGES places for keys and as many for values. A page's place is free
-// again once all lanes have read it: the page that is STAGES turns later is asked for at once. Nothing waits for other
-// warps.
+// A warp has every WARPS-th page of a segment, STEP_PAGES of them at a time, and places for keys and values of STAGES such
+// steps. A step's places are free again once all lanes have read them: the step that is STAGES later is asked for at once.
+// Nothing waits for other warps, nor do the next segment's first steps for the end of one.
 //
 // A token's units are stored in an order of their own, so that eight tokens' units of one number lie in different banks.
 //
-// Definitions: HEAD_DIM; CACHE_TYPE; WARPS; STAGES.
+// Definitions: HEAD_DIM; CACHE_TYPE; WARPS; STAGES; STEP_PAGES.
 #pragma once
 #include "async_copy.cuh"
 #include "attention_shares.cuh"
@@ -19,7 +19,7 @@ constexpr int UNIT_BYTES = 16, ROW_UNITS = ROW_BYTES / UNIT_BYTES, PAGE_UNITS = 
 constexpr int PAGE_BYTES = PAGE_SIZE * ROW_BYTES;
 constexpr int SCALE_BYTES = IS_INT8 ? PAGE_SIZE * 4 : 0;
 constexpr int PLACE_BYTES = PAGE_BYTES + SCALE_BYTES;  // a page's scales come after its numbers
-constexpr int STREAM_BYTES = 2 * STAGES * PLACE_BYTES;
+constexpr int STREAM_BYTES = 2 * STAGES * STEP_PAGES * PLACE_BYTES;
 
 enum class Kind { keys, values };
 
@@ -61,92 +61,116 @@ struct Cache {
     int key_value_heads;
 };
 
+// A warp's pages of a segment: the last of `count` ends at the sequence's end, or later.
+struct WarpPages {
+    int count;
+    int tokens;            // from the first page on, to the sequence's end
+    const int32_t* ids;    // of the first page; the next one's are WARPS later
+    int own_id, later_id;  // this lane's of the first 32, and of the 32 after those
+
+    PASCALINE_INLINE WarpPages(int count, int tokens, const int32_t* ids)
+        : count(count), tokens(tokens), ids(ids), own_id(id(0)), later_id(id(32)) {}
+
+    PASCALINE_INLINE int steps() const { return (count + STEP_PAGES - 1) / STEP_PAGES; }
+
+    // Whether a step has so many pages: the last may have less than others.
+    PASCALINE_INLINE bool has(int step, int page) const { return page == 0 || step * STEP_PAGES + page < count; }
+
+    // Of the lane's of 32 pages.
+    PASCALINE_INLINE int id(int first) const {
+        const int page = first + int(threadIdx.x & 31);
+        return page < count ? load_handed_on(ids + page * WARPS) : 0;
+    }
+};
+
 class PageStream {
   public:
-    // pages: of the warp; page_ids: of the first of them; context: tokens from the first of them to the sequence's end.
-    PASCALINE_INLINE PageStream(const Cache& cache, int head, const int32_t* page_ids, int pages, int context,
-                                uint8_t* shared)
-        : cache_(cache), page_ids_(page_ids), head_(head), pages_(pages), context_(context), lane_(threadIdx.x & 31),
-          shared_(shared), address_(shared_address(shared)) {
+    PASCALINE_INLINE PageStream(const Cache& cache, int head, uint8_t* shared)
+        : cache_(cache), head_(head), lane_(threadIdx.x & 31), shared_(shared), address_(shared_address(shared)) {
 #pragma unroll
         for (int i = 0; i < COPIES_PERIOD; i++) {
             const int unit = 32 * i + lane_;
             places_[i] = place_of_unit(unit / ROW_UNITS, unit % ROW_UNITS) * UNIT_BYTES;
         }
-        ids_ = ids_from(0);
-        next_ids_ = ids_from(32);
+    }
+
+    // The first steps are asked for.
+    PASCALINE_INLINE void begin(WarpPages& pages) const {
 #pragma unroll 1
-        for (int page = 0; page < STAGES; page++) {
-            copy<Kind::keys>(page);
-            copy<Kind::values>(page);
+        for (int step = 0; step < STAGES; step++) {
+            copy<Kind::keys>(pages, step);
+            copy<Kind::values>(pages, step);
         }
     }
 
-    // Where a page's keys or values have come to, for all lanes. Keys and values are waited for in turns.
-    template <Kind kind>
-    PASCALINE_INLINE SharedAddress wait(int page) const {
+    // Until a step's keys or values have come, for all lanes. Keys and values are waited for in turns.
+    PASCALINE_INLINE void wait() const {
         wait_for_copies<2 * STAGES - 1>();
         sync_warp();
-        return address_ + place<kind>(page);
     }
 
-    // Of a token's keys or values, which have come.
     template <Kind kind>
-    PASCALINE_INLINE float scale(int page, int token) const {
-        return reinterpret_cast<const float*>(shared_ + place<kind>(page) + PAGE_BYTES)[token];
+    PASCALINE_INLINE SharedAddress place(int step, int page) const {
+        return address_ + offset<kind>(step, page);
     }
 
-    // No lane reads the page's place any more.
+    // Of a token's keys or values.
     template <Kind kind>
-    PASCALINE_INLINE void release(int page) {
+    PASCALINE_INLINE float scale(int step, int page, int token) const {
+        return reinterpret_cast<const float*>(shared_ + offset<kind>(step, page) + PAGE_BYTES)[token];
+    }
+
+    // No lane reads the step's places any more.
+    template <Kind kind>
+    PASCALINE_INLINE void release(WarpPages& pages, int step) const {
         sync_warp();
-        copy<kind>(page + STAGES);
+        copy<kind>(pages, step + STAGES);
     }
 
   private:
-    // Of 32 of the warp's pages, one a lane.
-    PASCALINE_INLINE int ids_from(int first) const {
-        const int page = first + lane_;
-        return page < pages_ ? load_handed_on(page_ids_ + page * WARPS) : 0;
-    }
-
     template <Kind kind>
-    static PASCALINE_INLINE int place(int page) {
-        return (2 * (page % STAGES) + (kind == Kind::values)) * PLACE_BYTES;
+    static PASCALINE_INLINE int offset(int step, int page) {
+        return ((2 * (step % STAGES) + (kind == Kind::values)) * STEP_PAGES + page) * PLACE_BYTES;
     }
 
     // Keys are asked for before values.
     template <Kind kind>
-    PASCALINE_INLINE void copy(int page) {
-        if (kind == Kind::keys && page > 0 && page % 32 == 0) {
-            ids_ = next_ids_;
-            next_ids_ = ids_from(page + 32);
+    PASCALINE_INLINE void copy(WarpPages& pages, int step) const {
+        const int first = step * STEP_PAGES;
+        if (kind == Kind::keys && first > 0 && first % 32 == 0) {
+            pages.own_id = pages.later_id;
+            pages.later_id = pages.id(first + 32);
         }
-        const int id = shuffle_from(ids_, page % 32);
-        if (page < pages_) {
-            const size_t index = size_t(id) * cache_.key_value_heads + head_;
-            const uint8_t* const source =
-                (kind == Kind::keys ? cache_.keys : cache_.values) + (index * PAGE_BYTES + lane_ * UNIT_BYTES);
-            const SharedAddress target = address_ + place<kind>(page);
-            // Nobody wrote what lies behind the sequence's end: it may be no number, and 0 times that is none.
-            const int tokens = context_ - page * WARPS * PAGE_SIZE;
-            if (kind == Kind::keys || tokens >= PAGE_SIZE) {
-                for_each_unit([&](int, int from, int to) { copy_bytes<UNIT_BYTES>(target + to, source + from); });
-            } else {
-                for_each_unit([&](int token, int from, int to) {
-                    copy_or_clear(target + to, reinterpret_cast<const uint4*>(source + from), token < tokens);
-                });
-            }
-            if constexpr (IS_INT8) {
-                const float* const scales =
-                    (kind == Kind::keys ? cache_.key_scales : cache_.value_scales) + index * PAGE_SIZE;
-                if (lane_ < SCALE_BYTES / UNIT_BYTES) {
-                    copy_bytes<UNIT_BYTES>(target + PAGE_BYTES + lane_ * UNIT_BYTES,
-                                           reinterpret_cast<const uint8_t*>(scales) + lane_ * UNIT_BYTES);
-                }
-            }
+#pragma unroll
+        for (int i = 0; i < STEP_PAGES; i++) {
+            const int id = shuffle_from(pages.own_id, (first + i) % 32);
+            if (first + i < pages.count) copy_page<kind>(pages, first + i, id, address_ + offset<kind>(step, i));
         }
         close_copies();
+    }
+
+    template <Kind kind>
+    PASCALINE_INLINE void copy_page(const WarpPages& pages, int page, int id, SharedAddress target) const {
+        const size_t index = size_t(id) * cache_.key_value_heads + head_;
+        const uint8_t* const source =
+            (kind == Kind::keys ? cache_.keys : cache_.values) + (index * PAGE_BYTES + lane_ * UNIT_BYTES);
+        // Nobody wrote what lies behind the sequence's end: it may be no number, and 0 times that is none.
+        const int tokens = pages.tokens - page * WARPS * PAGE_SIZE;
+        if (kind == Kind::keys || tokens >= PAGE_SIZE) {
+            for_each_unit([&](int, int from, int to) { copy_bytes<UNIT_BYTES>(target + to, source + from); });
+        } else {
+            for_each_unit([&](int token, int from, int to) {
+                copy_or_clear(target + to, reinterpret_cast<const uint4*>(source + from), token < tokens);
+            });
+        }
+        if constexpr (IS_INT8) {
+            const float* const scales =
+                (kind == Kind::keys ? cache_.key_scales : cache_.value_scales) + index * PAGE_SIZE;
+            if (lane_ < SCALE_BYTES / UNIT_BYTES) {
+                copy_bytes<UNIT_BYTES>(target + PAGE_BYTES + lane_ * UNIT_BYTES,
+                                       reinterpret_cast<const uint8_t*>(scales) + lane_ * UNIT_BYTES);
+            }
+        }
     }
 
     // Of the lane's units of a page: copy(token, bytes from the lane's first, and from the page's place).
@@ -164,10 +188,8 @@ class PageStream {
     static constexpr int COPIES = (PAGE_UNITS + 31) / 32, COPIES_PERIOD = ROW_UNITS % 4 == 0 ? ROW_UNITS / 4 : COPIES;
 
     Cache cache_;
-    const int32_t* page_ids_;
-    int head_, pages_, context_, lane_;
+    int head_, lane_;
     uint8_t* shared_;
     SharedAddress address_;
     int places_[COPIES_PERIOD];
-    int ids_, next_ids_;
 };

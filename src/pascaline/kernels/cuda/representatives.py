@@ -14,7 +14,8 @@ import torch
 from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
 from pascaline.kernels.cuda.attention_call import AttentionCall
-from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
+from pascaline.kernels.cuda.attention_decode import plan_attention_decode
+from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, plan_attention_prefill
 from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
 from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_prefill
 from pascaline.kernels.cuda.dequantise import plan_dequantise
@@ -218,6 +219,14 @@ def attention_of(
     )
 
 
+def _attention_decode(call: AttentionCall, most_rows: int = 1) -> Representative:
+    return Representative(
+        f"attention_decode of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_bf16" if call.cache_dtype == _BRAIN else "tensor_fp16",
+        lambda chip: plan_attention_decode(call, chip, most_rows=most_rows),
+    )
+
+
 def _prefill(call: AttentionCall) -> Representative:
     return Representative(
         f"attention_prefill of {call.cache_dtype}, heads of {call.head_dim}",
@@ -235,6 +244,15 @@ def _attention_simt(call: AttentionCall) -> Representative:
     )
     name = f"attention_simt_{phase} of {call.cache_dtype}, heads of {call.head_dim}, {call.tokens} tokens"
     return Representative(name, "fp32", lambda chip: plan(call, chip))
+
+
+def _prefill_by_warpgroups(call: AttentionCall) -> Representative:
+    geometry = PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True)
+    return Representative(
+        f"attention_wgmma of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_fp16",
+        lambda chip: plan_attention_prefill(call, chip, geometry),
+    )
 
 
 def _of_a_step(name: str) -> Representative:
@@ -290,9 +308,16 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "tensor_fp16",
         lambda _: plan_scale_back(call_of(32, bias=_HALF)),
     ),
+    _attention_decode(attention_of(64, 64, _HALF)),
+    _attention_decode(attention_of(1, 1, torch.int8)),
+    _attention_decode(attention_of(16, 16, _BRAIN, head_dim=64, window=4096)),
+    _attention_decode(attention_of(40, 8, _HALF, head_dim=256, window=1024, softcap=50.0), most_rows=8),
+    _attention_decode(attention_of(4, 4, torch.int8, head_dim=80)),
     _prefill(attention_of(2048, 1, _HALF)),
     _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),
     _prefill(attention_of(512, 16, torch.int8)),
+    _prefill_by_warpgroups(attention_of(2048, 1, _HALF)),
+    _prefill_by_warpgroups(attention_of(512, 16, _BRAIN, head_dim=64, window=1024, softcap=50.0)),
     _prefill(attention_of(512, 16, _HALF, head_dim=256, window=1024, softcap=50.0)),
     _attention_simt(attention_of(1, 1, _HALF)),
     _attention_simt(attention_of(4, 4, _WIDE, head_dim=80)),

@@ -52,9 +52,8 @@ struct Rows {
     }
 
     // Scores become weights, 2^(factor * score - shift). Where these would be above 2^SLACK, the shift goes up to the
-    // largest exponent, and what is summed so far is scaled down.
-    PASCALINE_INLINE void weigh(Scores& scores, Sums& sums, float factor) {
-        float corrections[COUNT];
+    // largest exponent: what was summed before is to be multiplied by `corrections`, unless all of them are 1.
+    PASCALINE_INLINE bool weigh(Scores& scores, float (&corrections)[COUNT], float factor) {
         bool is_raised = false;
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
@@ -68,20 +67,9 @@ struct Rows {
             maximum = fmaxf(maximum, shuffle_xor(maximum, 2)) * factor;
             const float shift = maximum > shifts[i] + SLACK ? maximum : shifts[i];
             corrections[i] = power_of_two(shifts[i] - shift);
+            totals[i] *= corrections[i];
             is_raised |= shift != shifts[i];
             shifts[i] = shift;
-        }
-        // PERF: seldom after the first tiles.
-        if (is_raised) {
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                totals[i] *= corrections[i];
-#pragma unroll
-                for (int block = 0; block < VALUE_BLOCKS; block++) {
-                    sums[i / 2][block][i % 2 * 2] *= corrections[i];
-                    sums[i / 2][block][i % 2 * 2 + 1] *= corrections[i];
-                }
-            }
         }
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
@@ -93,6 +81,19 @@ struct Rows {
                     score = power_of_two(score * factor - shifts[i]);
                     totals[i] += score;
                 }
+            }
+        }
+        return is_raised;
+    }
+
+    // PERF: where it is needed, which is seldom after the first tiles.
+    static PASCALINE_INLINE void scale_sums(Sums& sums, const float (&corrections)[COUNT]) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+            for (int block = 0; block < VALUE_BLOCKS; block++) {
+                sums[i / 2][block][i % 2 * 2] *= corrections[i];
+                sums[i / 2][block][i % 2 * 2 + 1] *= corrections[i];
             }
         }
     }

@@ -30,7 +30,7 @@ LINE = numpy.dtype(
     [
         ("draw", "u8"),
         ("top_p", "u8"),
-        ("min_p_distance", "f8"),
+        ("reach", "f4", 2),
         ("exponent", "f4", 2),
         ("row", "i4"),
         ("shaped", "i4"),
@@ -42,8 +42,8 @@ LINE = numpy.dtype(
 )
 """A row of logits of which something is wanted, as sampling_line.cuh has it.
 
-`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `min_p_distance` is how far below the largest logit
-tokens may be, infinite for all; `exponent` log₂e / temperature as a sum of two; `row` that of the model's
+`draw` and `top_p` are parts of 2⁶⁴, 0 of top-p for all. `reach` is how far below the largest logit min-p lets
+tokens be, infinite for all, `exponent` log₂e / temperature, both as sums of two; `row` that of the model's
 logits, `shaped` the row of shaped logits, −1 for the model's own.
 """
 

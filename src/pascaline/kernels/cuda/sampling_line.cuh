@@ -10,8 +10,8 @@ constexpr int MOST_REPORTED = 20;
 struct alignas(16) Line {
     uint64_t draw;           // of 2^64
     uint64_t top_p;          // of 2^64; 0: all
-    double min_p_distance;   // below the largest logit, in logits
-    Exponent exponent;       // greedy: not read
+    SplitNumber reach;       // of min-p below the largest logit; infinite: all
+    SplitNumber exponent;    // log2(e) / temperature; greedy: not read
     int32_t row;             // of the model's logits, and of all results
     int32_t shaped;          // row of the shaped logits, which are its logits then; -1: the model's
     int32_t top_k;           // 0: all

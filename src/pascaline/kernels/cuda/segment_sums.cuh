@@ -46,18 +46,13 @@ PASCALINE_INLINE float4 plus_times(const float4& sum, const float4& value, float
                        sum.w + value.w * factor);
 }
 
-// True in the block that comes last of a segment's sharers.
-PASCALINE_INLINE bool comes_last_of(const Segment& segment, uint32_t* arrivals) {
-    __shared__ uint32_t arrived;
-    return comes_last(arrivals + segment.number, segment.sharers, arrived);
-}
-
-// Of a block's warps, in shared memory, in place of their pages.
+// Of a block's warps, in shared memory.
 class SegmentSums {
   public:
     // A row's in memory: [warp][row].
     static constexpr int FLOATS = WARPS * TILE_ROWS * (SUM_STRIDE + 2);
 
+    // shared: of nobody else's use from one barrier of the block to the next.
     PASCALINE_INLINE SegmentSums(float* shared, int rows)
         : rows_(rows), sums_(shared), most_(shared + WARPS * TILE_ROWS * SUM_STRIDE), total_(most_ + WARPS * TILE_ROWS) {}
 
@@ -84,7 +79,7 @@ class SegmentSums {
             const int row = item / QUADS, quad = item % QUADS;
             float most, total;
             const float4 sum = summed(row, quad, most, total);
-            store(row_of_y(row), quad, sum, 1.0f / total);
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 
@@ -105,40 +100,60 @@ class SegmentSums {
     // The rows of y from what all of a segment's sharers have left.
     template <typename Output>
     PASCALINE_INLINE void finish_parts(const Segment& segment, const float* partials, Output row_of_y) {
-        const int lane = threadIdx.x & 31, sharers = segment.sharers;
-        float* const factors = sums_;  // [row][sharer]
-        for (int row = threadIdx.x >> 5; row < rows_; row += WARPS) {
-            float most = LOWEST, total = 0.0f;
-            for (int sharer = lane; sharer < sharers; sharer += 32) {
-                most = fmaxf(most, load_fresh(numbers_of(segment, partials, sharer) + row));
-            }
-#pragma unroll
-            for (int mask = 1; mask < 32; mask *= 2) most = fmaxf(most, shuffle_xor(most, mask));
-            for (int sharer = lane; sharer < sharers; sharer += 32) {
-                const float* const numbers = numbers_of(segment, partials, sharer) + row;
-                const float factor = power_of_two(load_fresh(numbers) - most);
-                factors[row * sharers + sharer] = factor;
-                total += factor * load_fresh(numbers + TILE_ROWS);
-            }
-#pragma unroll
-            for (int mask = 1; mask < 32; mask *= 2) total += shuffle_xor(total, mask);
-            for (int sharer = lane; sharer < sharers; sharer += 32) factors[row * sharers + sharer] /= total;
+        const int sharers = segment.sharers;
+        float* const numbers = sums_;  // [sharer][row], `most` and `total`
+        for (int index = threadIdx.x; index < sharers * TILE_ROWS; index += THREADS) {
+            const float* const own = numbers_of(segment, partials, index / TILE_ROWS) + index % TILE_ROWS;
+            const bool is_there = index % TILE_ROWS < rows_;
+            numbers[2 * index] = is_there ? load_fresh(own) : LOWEST;
+            numbers[2 * index + 1] = is_there ? load_fresh(own + TILE_ROWS) : 0.0f;
         }
-        __syncthreads();
-        for (int item = threadIdx.x; item < rows_ * QUADS; item += THREADS) {
-            const int row = item / QUADS, quad = item % QUADS;
-            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll 8
+        for (int first = 0; first < rows_ * QUADS; first += THREADS) {
+            const int item = first + threadIdx.x, row = item / QUADS, quad = item % QUADS;
+            const bool is_there = item < rows_ * QUADS;
+            // PERF: the first parts come while the numbers do, all others while those before are added.
+            float4 parts[AT_ONCE];
+            load_parts(parts, segment, partials, 0, item, is_there);
+            if (first == 0) __syncthreads();
+            if (!is_there) continue;
+            float most = LOWEST, total = 0.0f;
             for (int sharer = 0; sharer < sharers; sharer++) {
-                const float* const partial = partials + size_t(Shares::slot_of(segment, sharer)) * PARTIAL_FLOATS;
-                sum = plus_times(sum, load_fresh(reinterpret_cast<const float4*>(partial) + row * QUADS + quad),
-                                 factors[row * sharers + sharer]);
+                most = fmaxf(most, numbers[2 * (sharer * TILE_ROWS + row)]);
             }
-            store(row_of_y(row), quad, sum, 1.0f);
+            float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 1
+            for (int begin = 0; begin < sharers; begin += AT_ONCE) {
+                float4 next[AT_ONCE];
+                load_parts(next, segment, partials, begin + AT_ONCE, item, true);
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) {
+                    if (begin + i >= sharers) break;
+                    const float* const own = numbers + 2 * ((begin + i) * TILE_ROWS + row);
+                    const float factor = power_of_two(own[0] - most);
+                    total += factor * own[1];
+                    sum = plus_times(sum, parts[i], factor);
+                }
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) parts[i] = next[i];
+            }
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 
   private:
+    static constexpr int AT_ONCE = 8;  // parts of sums that are loaded
+
+    static PASCALINE_INLINE void load_parts(float4 (&parts)[AT_ONCE], const Segment& segment, const float* partials,
+                                            int first, int item, bool is_there) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            parts[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (!is_there || first + i >= segment.sharers) continue;
+            const float* const own = partials + size_t(Shares::slot_of(segment, first + i)) * PARTIAL_FLOATS;
+            parts[i] = load_fresh(reinterpret_cast<const float4*>(own) + item);
+        }
+    }
+
     static PASCALINE_INLINE const float* numbers_of(const Segment& segment, const float* partials, int sharer) {
         return partials + size_t(Shares::slot_of(segment, sharer)) * PARTIAL_FLOATS + TILE_ROWS * HEAD_DIM;
     }

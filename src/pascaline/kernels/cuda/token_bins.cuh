@@ -35,15 +35,19 @@ struct Tokens {
     const float* logits;
     int vocabulary;
     float most;
-    Exponent exponent;
+    SplitNumber exponent;
     float deepest;  // so far below the largest, in logits, tokens weigh nothing
     float bins_per_logit;
     bool has_all;  // those that weigh nothing count, too
 
-    PASCALINE_INLINE Tokens(const float* logits, int vocabulary, Range range, Exponent exponent, bool has_all)
+    PASCALINE_INLINE Tokens(const float* logits, int vocabulary, Range range, SplitNumber exponent, bool has_all)
         : logits(logits), vocabulary(vocabulary), most(range.most), exponent(exponent), has_all(has_all) {
         deepest = DEEPEST / exponent.high;
         bins_per_logit = float(BINS) / fminf(deepest, most - range.least);
+    }
+    PASCALINE_INLINE bool is_within(float logit, SplitNumber reach) const {
+        const SplitNumber below = difference_of(most, logit);
+        return (below.high - reach.high) + (below.low - reach.low) <= 0.0f;
     }
     PASCALINE_INLINE bool has(float logit) const { return has_all || most - logit <= deepest; }
     // Not the lower the more likely. Of nothing but equals, 0 * infinity is NaN, and that is bin 0.

@@ -11,23 +11,27 @@ constexpr int WEIGHT_BITS = 43;
 // Tokens so many powers of two below the largest weigh nothing.
 constexpr float DEEPEST = 45.0f;
 
-// log2(e) / temperature, as the sum of two fp32 numbers.
-struct Exponent {
+// The sum of two fp32 numbers.
+struct SplitNumber {
     float high, low;
 };
 
-constexpr Exponent OF_TEMPERATURE_ONE = {1.44269502162933349609f, 1.92596299112661746887e-8f};
+constexpr SplitNumber LOG2_E = {1.44269502162933349609f, 1.92596299112661746887e-8f};
 
-// 2^WEIGHT_BITS * exp((logit - most) / temperature) to 2^-29 of it and to 1: 2^(whole + quarter / 4 + rest), the last
-// factor by its series to the sixth power.
-PASCALINE_INLINE uint64_t weight_of(float logit, float most, Exponent exponent) {
-    // The difference and what fp32 rounds off of it (Knuth 1969), times the exponent, in two parts likewise.
-    const float distance = logit - most, back = distance - logit;
-    const float error = (logit - (distance - back)) - (most + back);
-    const float high = multiply_rounded(distance, exponent.high);
+// a - b, to the bit (Knuth 1969).
+PASCALINE_INLINE SplitNumber difference_of(float a, float b) {
+    const float high = a - b, back = high - a;
+    return {high, (a - (high - back)) - (b + back)};
+}
+
+// 2^WEIGHT_BITS * 2^((logit - most) * exponent), to 2^-29 of it and to 1. `exponent` is log2(e) / temperature. Taken as
+// 2^(whole + quarter / 4 + rest), the last factor by its series to the sixth power.
+PASCALINE_INLINE uint64_t weight_of(float logit, float most, SplitNumber exponent) {
+    const SplitNumber below = difference_of(logit, most);
+    const float high = multiply_rounded(below.high, exponent.high);
     if (!(high > -DEEPEST)) return 0;
-    const float low =
-        fmaf(distance, exponent.low, fmaf(error, exponent.high, fmaf(distance, exponent.high, -high)));
+    const float rounded_off = fmaf(below.high, exponent.high, -high);
+    const float low = fmaf(below.high, exponent.low, fmaf(below.low, exponent.high, rounded_off));
     int32_t whole = round_to_int(high);
     // In units of 2^-31, from here on: -1/2 ... 1/2, then quarters and -1/8 ... 1/8.
     const int32_t fraction = round_to_int((high - float(whole)) * 2147483648.0f) + round_to_int(low * 2147483648.0f);

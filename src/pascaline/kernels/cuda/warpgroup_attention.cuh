@@ -2,9 +2,9 @@
 // capability 9.0: 64 rows by 64 columns, 16 deep.
 //
 // sums (64 x 64) += A (64 x 16) * B (16 x 64): warp w has rows 16 * w ... of A and of the sums, in fragments as
-// matrix.cuh describes them; sums[block] are columns 8 * block .... B lies in blocks of 8 x 8 numbers, 128 bytes each:
-// a column's 8 numbers together, or, of a transposed B, those of one k (PTX ISA, "Matrix-Descriptor", without
-// swizzling).
+// matrix.cuh describes them; sums[block] are columns 8 * block .... B lies in rows of 128 bytes, 64 numbers: a row is a
+// column's k, of which 16 are taken, or, of a transposed B, 64 columns of one k. Of eight rows, which begin at a multiple
+// of 1024 bytes, row r has its piece p of 16 bytes in place p ^ r (PTX ISA, "Matrix-Descriptor", swizzling by 128 bytes).
 //
 // Definitions: MATRIX_TYPE, FP16 or BF16.
 #pragma once
@@ -13,32 +13,23 @@
 
 #if defined(PASCALINE_HOST)
 
-struct AttentionOperand {
-    const uint8_t* first;
-    int k_stride, column_stride;
+typedef const uint8_t* SwizzledOperand;
 
-    PASCALINE_INLINE AttentionOperand forward(int nbytes) const {
-        return {first + nbytes, k_stride, column_stride};
-    }
-};
-
-PASCALINE_INLINE AttentionOperand attention_operand(const uint8_t* b, int k_stride, int column_stride) {
-    return {b, k_stride, column_stride};
-}
+PASCALINE_INLINE SwizzledOperand swizzled_operand(const uint8_t* b) { return b; }
+PASCALINE_INLINE SwizzledOperand forward(SwizzledOperand b, int nbytes) { return b + nbytes; }
 
 template <bool is_transposed>
-PASCALINE_INLINE void multiply_64x64x16(float (&sums)[8][4], const uint32_t (&a)[4], AttentionOperand b) {
+PASCALINE_INLINE void multiply_64x64x16(float (&sums)[8][4], const uint32_t (&a)[4], SwizzledOperand b) {
     const int group = threadIdx.x % 32 / 4, member = threadIdx.x % 4;
+    const auto number = [b](int row, int column) {
+        const uint64_t place = reinterpret_cast<uint64_t>(b + row * 128 + column * 2);
+        return uint32_t(*reinterpret_cast<const uint16_t*>(place ^ (place >> 3 & 0x70u)));
+    };
     for (int block = 0; block < 8; block++) {
-        uint32_t fragment[2];
-        for (int i = 0; i < 2; i++) {
-            const uint8_t* const numbers = b.first + i * b.k_stride + block * b.column_stride;
-            if constexpr (is_transposed) {
-                const auto* const rows = reinterpret_cast<const uint16_t*>(numbers) + 16 * member + group;
-                fragment[i] = uint32_t(rows[0]) | uint32_t(rows[8]) << 16;
-            } else {
-                fragment[i] = reinterpret_cast<const uint32_t*>(numbers)[4 * group + member];
-            }
+        uint32_t fragment[2] = {};
+        for (int i = 0; i < 4; i++) {
+            const int k = 2 * member + i % 2 + 8 * (i / 2), column = 8 * block + group;
+            fragment[i / 2] |= (is_transposed ? number(k, column) : number(column, k)) << 16 * (i % 2);
         }
         if constexpr (MATRIX_TYPE == FP16) {
             multiply_16x8x16_half(sums[block], a, fragment);
@@ -56,16 +47,15 @@ PASCALINE_INLINE void wait_for_products() {}
 
 #else
 
-// Where B begins, at a multiple of 16 bytes, and the bytes from a block to that of the next 8 k or columns.
-struct AttentionOperand {
-    uint64_t descriptor;
+typedef uint64_t SwizzledOperand;
 
-    PASCALINE_INLINE AttentionOperand forward(int nbytes) const { return {descriptor + uint64_t(nbytes >> 4)}; }
-};
-
-PASCALINE_INLINE AttentionOperand attention_operand(const uint8_t* b, int k_stride, int column_stride) {
-    return {uint64_t(k_stride >> 4) << 16 | uint64_t(column_stride >> 4) << 32 | (shared_address(b) & 0x3FFFFu) >> 4};
+// B begins here: at a multiple of 1024 bytes, and of 32 bytes in its rows.
+PASCALINE_INLINE SwizzledOperand swizzled_operand(const uint8_t* b) {
+    // Of eight rows, to the next; the other stride is of what does not occur, columns beyond 64.
+    constexpr uint64_t swizzling = uint64_t(1) << 62, strides = uint64_t(1) << 16 | uint64_t(1024 >> 4) << 32;
+    return swizzling | strides | (shared_address(b) & 0x3FFFFu) >> 4;
 }
+PASCALINE_INLINE SwizzledOperand forward(SwizzledOperand b, int nbytes) { return b + uint64_t(nbytes >> 4); }
 
 #define MULTIPLY_64X64X16(TYPE, TRANSPOSED)                                                                           \
     asm volatile(                                                                                                     \
@@ -80,11 +70,11 @@ PASCALINE_INLINE AttentionOperand attention_operand(const uint8_t* b, int k_stri
           "+f"(sums[5][0]), "+f"(sums[5][1]), "+f"(sums[5][2]), "+f"(sums[5][3]), "+f"(sums[6][0]),                   \
           "+f"(sums[6][1]), "+f"(sums[6][2]), "+f"(sums[6][3]), "+f"(sums[7][0]), "+f"(sums[7][1]),                   \
           "+f"(sums[7][2]), "+f"(sums[7][3])                                                                          \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.descriptor))
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
 
 // Begins a product: its registers may be touched again after a wait.
 template <bool is_transposed>
-PASCALINE_INLINE void multiply_64x64x16(float (&sums)[8][4], const uint32_t (&a)[4], AttentionOperand b) {
+PASCALINE_INLINE void multiply_64x64x16(float (&sums)[8][4], const uint32_t (&a)[4], SwizzledOperand b) {
     if constexpr (MATRIX_TYPE == FP16) {
         if constexpr (is_transposed) {
             MULTIPLY_64X64X16("f16", "1");
