@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.operands import Immediate, Register
+from emulator.operands import Immediate
 from emulator.operation import operation
 from emulator.step import Step, wrapped
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from emulated_card import emulate
 from linear_harness import Execute
 from sampling_cases import compare_sampled, random_logits, random_sequences
 
@@ -17,6 +18,7 @@ from pascaline.engine.sampler import Sampled, sample_by_torch, uniform
 from pascaline.engine.sampling_call import CallMaker, results_of
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from pascaline.engine.sequence import Sequence
+from pascaline.hardware.nvrtc import nvrtc_libraries
 from pascaline.kernels.cuda import sampling
 
 INFINITY = math.inf
@@ -57,8 +59,7 @@ def sample_on_card(
     return results_of(sequences, vocabulary, buffers["choices"], buffers["reports"])
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
+def check_choices(seed: int, execute: Execute) -> None:
     shuffle = random.Random(seed)
     vocabulary = shuffle.choice([1, 2, 15, 65, 511, 1000, 4096, 4099, 8193])
     logits = random_logits(shuffle, 12, vocabulary)
@@ -68,6 +69,17 @@ def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
         sample_by_torch(logits, sequences),
         sequences,
     )
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
+    check_choices(seed, execute)
+
+
+@pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
+@pytest.mark.parametrize("seed", [0, 9, 11])
+def test_machine_code_of_pascal_chooses_the_same(seed: int) -> None:
+    check_choices(seed, emulate)
 
 
 def sequence_of(params: SamplingParams, seed: int = 0, output: tuple[int, ...] = ()) -> Sequence:
