@@ -125,6 +125,24 @@ def test_equals_behind_others(execute: Execute) -> None:
     compare_sampled(sample_on_card(rows, sequences, execute), sample_by_torch(rows, sequences), sequences)
 
 
+def test_reports_that_end_among_nearly_a_window_of_equals(execute: Execute) -> None:
+    """Those before them are reported, too."""
+    logits = torch.full((1, 3000), -9.0)
+    logits[0, 100:1120] = 0.0
+    logits[0, 2000:2010] = torch.arange(10) + 1.0
+    sequences = [sequence_of(SamplingParams(temperature=0.0, logprobs=20))]
+    (found,) = sample_on_card(logits, sequences, execute)
+    assert found.top_logprobs is not None
+    assert [token for token, _ in found.top_logprobs] == [*range(2009, 1999, -1), *range(100, 110)]
+
+
+def test_top_p_that_ends_at_a_border(execute: Execute) -> None:
+    """A half of four equals are two."""
+    sequences = [sequence_of(SamplingParams(top_p=0.5), seed) for seed in range(30)]
+    found = sample_on_card(torch.zeros(30, 4), sequences, execute)
+    assert {item.token_id for item in found} == {0, 1}
+
+
 def test_rows_that_are_no_numbers_are_told(execute: Execute) -> None:
     """They crash nothing, and the others are chosen from as ever."""
     good = torch.randn(5000, generator=torch.Generator().manual_seed(6))
