@@ -41,14 +41,14 @@ class AttentionDecodeGeometry:
     stages : steps that a warp has on their way.
     step_pages : pages of keys and of values that it takes at a time.
     blocks : a multiprocessor.
-    least_pages : a warp; shorter runs of pages are not worth bringing their sums together.
+    least_pages : a warp; shorter runs of pages are never worth bringing their sums together.
     """
 
     warps: int
     stages: int
     step_pages: int = 1
     blocks: int = 1
-    least_pages: int = 2
+    least_pages: int = 1
 
 
 def plan_attention_decode(
@@ -87,7 +87,7 @@ def plan_attention_decode(
                 ("MIN_BLOCKS", geometry.blocks),
             ),
         ),
-        grid=(blocks, call.key_value_heads, 1),
+        grid=(call.key_value_heads, blocks, 1),
         block=(32 * geometry.warps, 1, 1),
         arguments=(
             *call.arguments,
