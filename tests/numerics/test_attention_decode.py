@@ -36,7 +36,7 @@ class DecodeCase:
 
     attention: AttentionCase
     multiprocessors: int = 3
-    geometry: AttentionDecodeGeometry = Geometry(2, 2, least_pages=1)  # noqa: RUF009 - a frozen value
+    geometry: AttentionDecodeGeometry = Geometry(2, 2)  # noqa: RUF009 - a frozen value
     most_rows: int = 1
     query_size: float = 1.0
 
@@ -65,7 +65,7 @@ CASES = [
     # Pages beyond the first 32 of a warp.
     DecodeCase(_of(1500, heads=2, key_value_heads=1), 1, Geometry(1, 3)),
     # Two pages a step, of which the last has one.
-    DecodeCase(_of(700, 300, 20), 3, Geometry(2, 2, 2, least_pages=1)),
+    DecodeCase(_of(700, 300, 20), 3, Geometry(2, 2, 2)),
     DecodeCase(_of(400, 21, heads=7, key_value_heads=1, head_dim=128), 3, Geometry(4, 3, 2)),
     DecodeCase(
         _of(1700, 33, heads=7, key_value_heads=1, head_dim=128, cache_dtype=BYTES), 3, Geometry(3, 3, 2)
@@ -175,4 +175,4 @@ def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dty
         assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
-    assert plan_attention_decode(single, chip).grid == (1, 4, 1)
+    assert plan_attention_decode(single, chip).grid == (4, 1, 1)

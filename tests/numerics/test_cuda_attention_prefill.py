@@ -36,6 +36,7 @@ CASES = (
 TYPES = (torch.bfloat16, torch.int8)
 GEOMETRIES = (
     PrefillGeometry(4, 2, 64, 4, 2),
+    PrefillGeometry(4, 2, 32, 4, 2),
     PrefillGeometry(8, 2, 64, 2, 1),
     PrefillGeometry(8, 1, 32, 4, 2),
     PrefillGeometry(1, 1, 64, 2, 3),

@@ -68,7 +68,7 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
     if (shares.is_done()) return;
     // Sequences' numbers, then sums, then the warps' pages.
     uint8_t* const shared_sums = shared + (4 * Shares::words(sequences) + 15) / 16 * 16;
-    const int head = blockIdx.y;
+    const int head = blockIdx.x;
     const PageStream stream(cache, head, shared_sums + sums_bytes + warp * STREAM_BYTES);
     const auto pages_of = [&](const Segment& segment) {
         const Sequence sequence = shares.sequence(segment.sequence);

@@ -27,6 +27,8 @@ _TILE_ROWS = 8
 _HEAD_DIM_UNIT, _STRIDE_UNIT = 16, 4
 _RESERVED_BYTES = 1 << 10
 """Of shared memory, a block."""
+_STATIC_BYTES = 16
+"""Of shared memory, that the kernel has beside what a launch asks for."""
 _MOST_BYTES_ON_THEIR_WAY = 192 << 10
 """More than any multiprocessor's share of its memory's rate times the time that a read takes."""
 
@@ -41,14 +43,14 @@ class AttentionDecodeGeometry:
     stages : steps that a warp has on their way.
     step_pages : pages of keys and of values that it takes at a time.
     blocks : a multiprocessor.
-    least_pages : a warp; shorter runs of pages are not worth bringing their sums together.
+    least_pages : a warp; shorter runs of pages are never worth bringing their sums together.
     """
 
     warps: int
     stages: int
     step_pages: int = 1
     blocks: int = 1
-    least_pages: int = 2
+    least_pages: int = 1
 
 
 def plan_attention_decode(
@@ -87,7 +89,7 @@ def plan_attention_decode(
                 ("MIN_BLOCKS", geometry.blocks),
             ),
         ),
-        grid=(blocks, call.key_value_heads, 1),
+        grid=(call.key_value_heads, blocks, 1),
         block=(32 * geometry.warps, 1, 1),
         arguments=(
             *call.arguments,
@@ -163,7 +165,7 @@ def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks
 
 def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> bool:
     available = (chip.shared_bytes_per_block + _RESERVED_BYTES) // geometry.blocks - _RESERVED_BYTES
-    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) <= available
+    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) + _STATIC_BYTES <= available
 
 
 def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:
