@@ -28,7 +28,9 @@ CANARY = 12345.0
 pytestmark = NEEDS_LIBRARY
 
 
-def launched(kernel: Kernel, *inputs: torch.Tensor | None, shape: torch.Size, **parameters: float) -> torch.Tensor:
+def launched(
+    kernel: Kernel, *inputs: torch.Tensor | None, shape: torch.Size, **parameters: float
+) -> torch.Tensor:
     """The output, written between canaries."""
     elements = math.prod(shape)
     buffer = torch.full((elements + 514,), CANARY)
