@@ -24,9 +24,9 @@ from linears.way import Way
 
 from pascaline.cli.ending import run
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
+from pascaline.kernels.cuda.gated_input import plan_gated_input
 from pascaline.kernels.cuda.gather_rows import plan_gather_rows
 from pascaline.kernels.cuda.kernel_set import KernelSet
-from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
@@ -53,7 +53,8 @@ def ways(rows: int, device: torch.device) -> Iterator[tuple[str, int, Callable[[
     both, gated = full(rows, 2 * INNER), full(rows, INNER)
     gate, up = both[:, :INNER], both[:, INNER:]
     qkv = full(rows, (HEADS + 2 * KEY_HEADS) * HEAD_DIM)
-    query, key, value = qkv.view(rows, -1, HEAD_DIM).split([HEADS, KEY_HEADS, KEY_HEADS], dim=1)
+    heads = [HEADS, KEY_HEADS, KEY_HEADS]
+    query, key, value = torch.split(qkv.view(rows, -1, HEAD_DIM), heads, dim=1)
     pages = -(-rows // PAGE_SIZE) + 1
     caches = [
         full(pages, KEY_HEADS, PAGE_SIZE, HEAD_DIM, dtype=torch.float16).transpose(1, 2) for _ in range(2)
@@ -97,7 +98,7 @@ def ways(rows: int, device: torch.device) -> Iterator[tuple[str, int, Callable[[
         3 * row + integers,
         lambda: [
             (
-                plan_rms_norm(x, torch.float32, 1e-6, residual=residual, quantised=FORM, has_rows=False),
+                plan_rms_norm(x, torch.float32, 1e-6, residual=residual, form=FORM),
                 summed | quantised(HIDDEN),
             )
         ],
@@ -116,7 +117,7 @@ def ways(rows: int, device: torch.device) -> Iterator[tuple[str, int, Callable[[
         rows * INNER * 10,
         lambda: [
             (
-                plan_quantise_gated(Operation.SILU_AND_MUL, gate, up, FORM),
+                plan_gated_input(Operation.SILU_AND_MUL, gate, up, FORM),
                 {"gate": gate, "up": up} | quantised(INNER),
             )
         ],

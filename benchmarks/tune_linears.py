@@ -3,6 +3,7 @@
     PYTHONPATH=src python benchmarks/tune_linears.py [--copy-to FOLDER] [--forms int4 Q4_K …] [--shapes N×K …]
         [--rows 1 2 …] [--budget-s 240]
     PYTHONPATH=src python benchmarks/tune_linears.py --forms "2 bits" "3 bits" MXFP4 IQ4_NL --rows 1
+    PYTHONPATH=src python benchmarks/tune_linears.py --forms bf16 --rows 1 2 4 8
 
 Measures, for each form and shape, the ways that a model of the chip thinks well of, with the geometries that
 their planners like. All are compiled first. The result goes to the user's cache, where engines and
@@ -29,11 +30,12 @@ from pascaline.engine.device import settle_device
 from pascaline.kernels.cuda.autotune import ROWS, CardTimer, build_candidates, products_of, tune_product
 from pascaline.kernels.cuda.tuned import tuned_folder
 from pascaline.kernels.packed_cases import PACKED_FORMS, PackedForm, random_packed
-from pascaline.weights import Slabbed
+from pascaline.weights import Dense, Slabbed
 from pascaline.weights.slab_layout import to_slabs
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 
 FORMS = {"int4": PackedForm(4, 128, (2,), zero=8), **PACKED_FORMS, **format_cases.FORMS}
+DENSE = {"fp16": torch.float16, "bf16": torch.bfloat16}
 SHAPES = ("37888×3584", "3584×18944", "4608×3584", "3584×3584")
 
 
@@ -55,6 +57,13 @@ def random_slabbed(form: PackedForm, outputs: int, columns: int, device: torch.d
     return Slabbed((outputs, columns), packed.form, **buffers)
 
 
+def random_weight(form: str, outputs: int, columns: int, device: torch.device) -> Dense | Slabbed:
+    if form not in DENSE:
+        return random_slabbed(FORMS[form], outputs, columns, device)
+    numbers = torch.randn(outputs, columns, device=device, dtype=DENSE[form])
+    return Dense(numbers.mul_(columns**-0.5))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,7 +71,7 @@ def main() -> int:
     parser.add_argument(
         "--copy-to", type=Path, nargs="+", default=[], metavar="FOLDER", help="also write it there"
     )
-    parser.add_argument("--forms", nargs="+", default=["int4"], choices=list(FORMS))
+    parser.add_argument("--forms", nargs="+", default=["int4"], choices=[*FORMS, *DENSE])
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), help="N×K, multiples of 8 and 256")
     parser.add_argument("--rows", nargs="+", type=int, default=list(ROWS))
     parser.add_argument("--budget-s", type=float, default=240.0)
@@ -82,11 +91,11 @@ def main() -> int:
             print(f"{progress.stage}: {progress.done:.0f} in {progress.elapsed_s:.1f} s", flush=True)
 
     path: Path | None = None
-    weights: dict[str, Slabbed] = {}
+    weights: dict[str, Dense | Slabbed] = {}
     for form in options.forms:
         for shape in options.shapes:
             outputs, columns = (int(each) for each in shape.replace("x", "×").split("×"))
-            weights[f"{form} {shape}"] = random_slabbed(FORMS[form], outputs, columns, device)
+            weights[f"{form} {shape}"] = random_weight(form, outputs, columns, device)
     build_candidates(weights.values(), kernels, chip.roofline, report, options.rows)
     for name, weight in weights.items():
         timer, started = CardTimer(kernels, weight), time.monotonic()

@@ -91,3 +91,4 @@ PASCALINE_INLINE unsigned atomicInc(unsigned* address, unsigned last) {
 // What only some kernels use; it needs all of the above.
 #include "host_fragments.h"
 #include "host_transpose.h"
+#include "host_votes.h"

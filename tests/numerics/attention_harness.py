@@ -19,6 +19,7 @@ from linear_harness import Execute, as_array, compare, from_array
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
 from pascaline.kernels.cuda.specialisation import LaunchPlan
+from pascaline.kernels.op import FP32_ROUNDING
 
 HALF_UNITS = {torch.float16: (2.0**-11, 2.0**-25), torch.bfloat16: (2.0**-8, 2.0**-134)}
 """Half a unit in the last place, and of subnormals."""
@@ -171,9 +172,8 @@ def check_in_fp32(
 ) -> None:
     """A launch in fp32 arithmetic is within the op's bound, and leaves rows alone that it does not take.
 
-    Codes take two roundings more, a score's and a weight's by their scales. The op has room for them: the sums
-    of D products and of L values that it allows for are of parts here, whose longest have D and L / 2 roundings
-    in a row at most.
+    Codes take two roundings more, of a score and of a weight by their scales. No score's terms add up to more
+    than the largest of all keys' numbers makes of a query's.
 
     Parameters
     ----------
@@ -189,6 +189,11 @@ def check_in_fp32(
         **operands.parameters,  # type: ignore[arg-type]
         keys_at_once=keys_at_once,
     )
+    if case.cache_dtype == torch.int8:
+        query, key, value, *rest = operands.exact
+        largest = case.scale * query.abs().sum(-1).max() * key.abs().max()
+        size = paged_attention.reference(query, key, value.abs(), *rest, **operands.parameters)  # type: ignore[arg-type]
+        bound += FP32_ROUNDING * (1 + 2 * largest) * size
     y = from_array(operands.buffers["y"], torch.float32).view(expected.shape)
     taken = torch.tensor([takes(new) for new, _ in case.sequences for _ in range(new)])
     compare(y[taken], expected[taken].numpy(), bound[taken].numpy())

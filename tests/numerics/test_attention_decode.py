@@ -36,7 +36,7 @@ class DecodeCase:
 
     attention: AttentionCase
     multiprocessors: int = 3
-    geometry: AttentionDecodeGeometry = Geometry(2, 2, least_pages=1)  # noqa: RUF009 - a frozen value
+    geometry: AttentionDecodeGeometry = Geometry(2, 2)  # noqa: RUF009 - a frozen value
     most_rows: int = 1
     query_size: float = 1.0
 
@@ -65,7 +65,7 @@ CASES = [
     # Pages beyond the first 32 of a warp.
     DecodeCase(_of(1500, heads=2, key_value_heads=1), 1, Geometry(1, 3)),
     # Two pages a step, of which the last has one.
-    DecodeCase(_of(700, 300, 20), 3, Geometry(2, 2, 2, least_pages=1)),
+    DecodeCase(_of(700, 300, 20), 3, Geometry(2, 2, 2)),
     DecodeCase(_of(400, 21, heads=7, key_value_heads=1, head_dim=128), 3, Geometry(4, 3, 2)),
     DecodeCase(
         _of(1700, 33, heads=7, key_value_heads=1, head_dim=128, cache_dtype=BYTES), 3, Geometry(3, 3, 2)
@@ -129,7 +129,7 @@ def test_attention_decode(case: DecodeCase, execute: Execute) -> None:
 
 @pytest.mark.parametrize("dtype", [HALF, BRAIN], ids=str)
 def test_both_parts_of_numbers_count(dtype: torch.dtype, execute: Execute) -> None:
-    """Where roundings to 16 bits would all go one way: one in a query moves all scores alike, one in a weight all of y."""
+    """Where roundings to 16 bits all go one way: a query's moves all scores alike, a weight's all of y."""
     attention = _of(64, heads=1, key_value_heads=1, cache_dtype=dtype)
     operands = make_attention(attention)
     unit = 2.0**-12 if dtype == HALF else 2.0**-9
@@ -172,7 +172,7 @@ def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dty
         geometry = plan.geometry
         assert isinstance(geometry, AttentionDecodeGeometry)
         assert plan.shared_bytes <= chip.shared_bytes_per_block
-        assert plan.grid[0] <= chip.multiprocessors * geometry.blocks
+        assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
     assert plan_attention_decode(single, chip).grid == (4, 1, 1)

@@ -42,6 +42,26 @@ def test_prefill_without_tensor_cores(case: AttentionCase, execute: Execute) -> 
     check_in_fp32(plan, case, lambda new: new > 1, _TILE, execute)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        AttentionCase(((5, 700), (1, 9), (2, 40), (9, 300)), 7, 1, 32),
+        AttentionCase(((4, 600),), 8, 2, 256, _BYTE, window=450),
+        AttentionCase(((6, 520),), 4, 2, 80, softcap=3.0),
+    ],
+    ids=str,
+)
+def test_few_rows_share_tokens(case: AttentionCase, execute: Execute) -> None:
+    """Some have as many splits as there are, some fewer, some one."""
+    plan = plan_attention_simt_prefill(case.call, CHIP)
+    assert plan.grid[2] > 2
+    check_in_fp32(plan, case, lambda new: new > 1, _TILE, execute)
+
+
+def test_many_rows_do_not_share_tokens() -> None:
+    assert plan_attention_simt_prefill(AttentionCall(2048, 4, 128, 28, 4, 128, 4608), CHIP).scratch == {}
+
+
 def test_what_is_refused() -> None:
     for call, words in (
         (AttentionCall(4, 1, 4, 4, 4, 60, 240), "heads of 60"),

@@ -36,6 +36,7 @@ CASES = (
 TYPES = (torch.bfloat16, torch.int8)
 GEOMETRIES = (
     PrefillGeometry(4, 2, 64, 4, 2),
+    PrefillGeometry(4, 2, 32, 4, 2),
     PrefillGeometry(8, 2, 64, 2, 1),
     PrefillGeometry(8, 1, 32, 4, 2),
     PrefillGeometry(1, 1, 64, 2, 3),
@@ -66,18 +67,18 @@ def test_attention_prefill(case: AttentionCase, execute: Execute) -> None:
     _check(case, None, execute)
 
 
-@pytest.mark.parametrize("warps", [4, 8])
 @pytest.mark.parametrize(
-    "case",
+    ("case", "warps", "stages"),
     [
-        *(case for case in CASES if case.head_dim in (64, 128)),
-        AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500),
-        AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0),
+        *((case, 4 + index % 2 * 4, 2) for index, case in enumerate(CASES) if case.head_dim in (64, 128)),
+        (AttentionCase(((33, 700), (2, 2), (40, 330)), 3, 1, window=500), 4, 3),
+        (AttentionCase(((33, 700), (20, 20)), 2, 1, 128, torch.bfloat16, softcap=20.0), 4, 2),
+        (AttentionCase(((90, 200),), 2, 1, 128, torch.bfloat16), 8, 3),
     ],
     ids=str,
 )
-def test_attention_by_warpgroups(case: AttentionCase, warps: int, execute: Execute) -> None:
-    geometry = PrefillGeometry(warps, 1, 64, 2 + warps // 8, 1, by_warpgroups=True)
+def test_attention_by_warpgroups(case: AttentionCase, warps: int, stages: int, execute: Execute) -> None:
+    geometry = PrefillGeometry(warps, 1, 64, stages, 1, by_warpgroups=True)
     _check(case, geometry, execute, replace(HOPPER, multiprocessors=30))
 
 
@@ -89,7 +90,7 @@ def test_which_heads_go_by_warpgroups() -> None:
         (AttentionCase(((9, 9),), head_dim=256), False),
         (AttentionCase(((9, 9),), cache_dtype=torch.int8), False),
     ):
-        entry = plan_attention_prefill(case.call, HOPPER).specialisation.entry
+        entry = plan_attention_prefill(replace(case.call, tokens=4096), HOPPER).specialisation.entry
         assert entry == ("attention_wgmma" if is_wide else "attention_prefill")
 
 
@@ -170,6 +171,17 @@ def test_what_it_refuses() -> None:
         plan_attention_prefill(replace(call, cache_dtype=torch.int8), HOPPER, by_warpgroups)
     with pytest.raises(UnsupportedError, match="sm_75"):
         plan_attention_prefill(call, ChipLimits((7, 5), 40, 64 << 10))
+
+
+def test_few_rows_go_in_more_tiles() -> None:
+    def rows(tokens: int) -> int:
+        call = replace(CASES[2].call, tokens=tokens)
+        geometry = plan_attention_prefill(call, replace(CHIP, multiprocessors=132)).geometry
+        assert isinstance(geometry, PrefillGeometry)
+        return geometry.block_rows
+
+    assert rows(64) == 64
+    assert rows(4096) == 128
 
 
 @pytest.mark.parametrize("head_dim", [64, 128, 256])

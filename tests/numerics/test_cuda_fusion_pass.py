@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import pytest
 import torch
-from linear_harness import Execute, as_array
-from test_cuda_ops import memory_of
+from linear_harness import Execute
+from stand_in_workspace import run_step
 
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Policy
@@ -20,28 +18,17 @@ from pascaline.kernels.cuda.fused_kernels import (
     ROTATE_AND_STORE,
 )
 from pascaline.kernels.cuda.fusion import fuse
-from pascaline.kernels.cuda.linear_product import product_of
-from pascaline.kernels.cuda.linear_way import LinearWay
-from pascaline.kernels.cuda.program import CardProgram
-from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS
-from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda_linear import in_slabs
-from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.packed_cases import PackedForm, random_packed
 from pascaline.kernels.recording import RecordedLaunch
-from pascaline.weights import Dense, Slabbed, Weight
+from pascaline.weights import Dense, Weight
 
 TOKENS, HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, INNER, VOCABULARY = 5, 64, 4, 2, 16, 96, 50
-LIMITS = ChipLimits((6, 1), 28)
-ROOFLINE = Roofline(
-    "P40", "cuda", "6.1", {"fp32": 1e13, "int8": 4e13}, bytes_per_s=3e11, memory_bytes=24 << 30, launch_s=2e-6
-)
+LIMITS = ChipLimits((8, 0), 28)
+RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14}
+ROOFLINE = Roofline("a card", "cuda", "8.0", RATES, bytes_per_s=1e12, memory_bytes=24 << 30, launch_s=2e-6)
 CHIP = Chip(torch.device("cuda"), LIMITS, ROOFLINE)
-
-
-CHANGED = ("cache", "scales", "key_cache", "value_cache", "key_scales", "value_scales", "residual")
-"""Buffers of which launches change some."""
 
 
 @dataclass
@@ -117,65 +104,10 @@ class Decoder:
         return recorder.launches, logits
 
 
-class StandIn:
-    """In the place of a `Workspace`, its `OpRunner` and `LinearRunner`: recipes run as `execute` does."""
-
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self.ops, self.limits = self, LIMITS
-        self._made: dict[object, Recipe] = {}
-
-    def __call__(
-        self, key: object, make: Callable[[], Recipe], buffers: Mapping[str, torch.Tensor | None]
-    ) -> None:
-        recipe = make()
-        assert self._made.setdefault(key, recipe) == recipe, "launches that are not alike are bound as one"
-        self._run(recipe, buffers)
-
-    def linears(
-        self,
-        way: LinearWay,
-        x: torch.Tensor,
-        weight: Dense | Slabbed,
-        bias: torch.Tensor | None,
-        out: torch.Tensor,
-        *,
-        is_gated: bool = False,
-    ) -> None:
-        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS, is_gated=is_gated), None)
-        stored = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
-        handed_on = {
-            name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()
-        }
-        self._run(recipe, {**stored, **handed_on, "x": x, "bias": bias, "y": out})
-
-    def _run(self, recipe: Recipe, buffers: Mapping[str, torch.Tensor | None]) -> None:
-        arrays = {name: as_array(memory_of(each)) for name, each in buffers.items() if each is not None}
-        for plan in recipe.plans:
-            file = plan.specialisation.file
-            written = ("y",) if file.startswith("linear") else ("y", *QUANTISED_BUFFERS)
-            changed = CHANGED if file in ("rms_norm.cu", "store_rows.cu", "rotate_and_store.cu") else ()
-            outputs, updates = (
-                [name for name in names if name in plan.arguments] for names in (written, changed)
-            )
-            self._execute(plan, arrays, outputs, updates=updates)
-
-
-def run(step: CardProgram, execute: Execute) -> torch.Tensor:
-    """What the launches compute, in memory that they share."""
-    placed, result = step.placed(torch.full((step.nbytes,), 0x7F, dtype=torch.uint8))
-    workspace = cast(Workspace, StandIn(execute))
-    for each in placed:
-        each.kernel.launch(*each.inputs, out=each.out, workspace=workspace, **each.parameters)
-    return result.clone()
-
-
-QUANTISING = tuple(
-    kernel
-    for kernel in KERNELS
-    if kernel.ops != ("linear",) or kernel.name.endswith(("tile_two_planes", "tile_one_plane"))
-)
-"""Linears of packed weights by those alone that quantise their inputs by a launch."""
+def by_linears(*ways: str) -> tuple[Kernel, ...]:
+    """Of linears those alone."""
+    names = {f"cuda.linear_{way}" for way in ways}
+    return tuple(kernel for kernel in KERNELS if kernel.ops != ("linear",) or kernel.name in names)
 
 
 def both_ways(
@@ -189,7 +121,7 @@ def both_ways(
             if not is_fused:
                 patch.setattr(program, "fuse", lambda launches, logits, _: (launches, logits))
             made = program.CardProgram(*decoder.record(), CHIP)
-        results.append(run(made, execute))
+        results.append(run_step(made, LIMITS, execute))
         caches.append([*decoder.caches, *(each for each in decoder.scales if each is not None)])
         launched.append(made.launches)
     assert results[0].isfinite().all()
@@ -225,16 +157,22 @@ def test_fused_steps_store_codes_and_their_scales(heads_are_normalised: bool, ex
 
 @pytest.mark.parametrize("gate", ["silu_and_mul", "gelu_and_mul"])
 @pytest.mark.parametrize("form", ["Q4_0", "in an order of its own"])
-def test_what_linears_quantise_is_written_so(form: str, gate: str, execute: Execute) -> None:
+@pytest.mark.parametrize("way", ["tile_two_planes", "mma"])
+def test_inputs_are_written_as_linears_take_them(way: str, form: str, gate: str, execute: Execute) -> None:
     packed = PackedForm(4, 32, (2,), zero=8, permutation=form != "Q4_0")
-    recorded, fused = both_ways(Style(packed=packed, gate=gate), QUANTISING, execute)
-    launched = [len(each.kernel.recipe(CHIP, {}, each.inputs, each.parameters).steps) for each in recorded]
-    assert launched.count(2) == 9  # the linears
-    saved = [len(each.kernel.recipe(CHIP, {}, each.inputs, each.parameters).steps) for each in fused]
-    # In each layer the output's linear, whose inputs are attention's, quantises by itself.
-    assert saved.count(2) == 2
+    recorded, fused = both_ways(Style(packed=packed, gate=gate), by_linears(way), execute)
+
+    def launches(step: list[RecordedLaunch]) -> list[int]:
+        recipes = (each.kernel.recipe(CHIP, {}, each.inputs, each.parameters) for each in step)
+        names = (each.op.name for each in step)
+        return [len(recipe.steps) for name, recipe in zip(names, recipes, strict=True) if name == "linear"]
+
+    most = 2 if way == "tile_two_planes" else 3
+    assert launches(recorded) == [most] * 9
+    # In each layer the output's linear, whose inputs are attention's, makes them by itself.
+    assert sorted(launches(fused)) == [most - 1] * 7 + [most] * 2
     names = [each.kernel.name for each in fused]
-    assert sum("to_" in name for name in names) == sum("of_quantised" in name for name in names) == 7
+    assert sum("_to_" in name for name in names) == sum("of_made_input" in name for name in names) == 7
 
 
 def _launches_of_a_sum(*, reads_again: bool) -> list[tuple[str, ...]]:

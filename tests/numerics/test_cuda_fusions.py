@@ -6,15 +6,18 @@ import numpy
 import pytest
 import torch
 from linear_harness import Execute, as_array
-from test_cuda_ops import as_part, memory_of
+from stand_in_workspace import memory_of
+from test_cuda_ops import as_part
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
-from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
-from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
+from pascaline.kernels.cuda.gated_input import plan_gated_input
+from pascaline.kernels.cuda.input_memory import Form, ScaledForm, shapes_of
+from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
 
@@ -22,6 +25,7 @@ Buffers = dict[str, torch.Tensor]
 
 FORMS = [InputForm(planes, group) for planes in (1, 2) for group in (32, 64, 128)]
 PERMUTED = InputForm(2, 32, has_permutation=True)
+SCALED = (ScaledForm(), ScaledForm(has_permutation=True))
 
 
 def launch(
@@ -37,12 +41,21 @@ def made(shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> Buffers:
     return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
 
 
-def quantised(x: torch.Tensor, inputs: torch.Tensor | None, form: InputForm, execute: Execute) -> Buffers:
-    """What quantise_input makes of x."""
-    plan = plan_quantise_input(
-        *x.shape, torch.float32, form.planes, form.scale_group, has_permutation=form.has_permutation
-    )
-    buffers = made(quantised_shapes(*x.shape, form.planes))
+def made_input(x: torch.Tensor, inputs: torch.Tensor | None, form: Form, execute: Execute) -> Buffers:
+    """What a launch of its own makes of x."""
+    rows, columns = x.shape
+    if isinstance(form, InputForm):
+        plan = plan_quantise_input(
+            rows,
+            columns,
+            torch.float32,
+            form.planes,
+            form.scale_group,
+            has_permutation=form.has_permutation,
+        )
+    else:
+        plan = plan_scale_rows(rows, columns, torch.float32, is_permuted=form.has_permutation)
+    buffers = made(shapes_of(form, rows, columns))
     launch(plan, {"x": x} | ({} if inputs is None else {"inputs": inputs}), buffers, execute)
     return buffers
 
@@ -84,13 +97,10 @@ def test_a_sum_and_its_norm(rows: int, columns: int, execute: Execute) -> None:
     assert_same(got | {"residual": residual}, {"residual": total, "y": normed})
 
 
-@pytest.mark.parametrize("has_rows", [False, True])
 @pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("columns", [3584, 576, 100, 9000])
-@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED], ids=str)
-def test_a_norm_that_a_linear_takes(
-    form: InputForm, columns: int, has_residual: bool, has_rows: bool, execute: Execute
-) -> None:
+@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED, *SCALED], ids=str)
+def test_a_norm_that_a_linear_takes(form: Form, columns: int, has_residual: bool, execute: Execute) -> None:
     rows = 3
     x, gain = as_part(random_rows(rows, columns), 4), torch.randn(columns)
     residual = random_rows(rows, columns, 1) if has_residual else None
@@ -99,32 +109,28 @@ def test_a_norm_that_a_linear_takes(
     once, again = ({} if residual is None else {"residual": residual.clone()} for _ in range(2))
     launch(plan_rms_norm(x, gain.dtype, 1e-6, residual=residual), given, {"y": y}, execute, once)
     inputs = order_of(columns) if form.has_permutation else None
-    expected = quantised(y, inputs, form, execute)
+    expected = made_input(y, inputs, form, execute)
     if inputs is not None:
         given["inputs"] = inputs
-    if has_rows:
-        expected["y"] = y
     got = {name: torch.empty_like(tensor) for name, tensor in expected.items()}
-    plan = plan_rms_norm(x, gain.dtype, 1e-6, residual=residual, quantised=form, has_rows=has_rows)
+    plan = plan_rms_norm(x, gain.dtype, 1e-6, residual=residual, form=form)
     launch(plan, given, got, execute, again)
     assert_same(got | again, expected | once)
 
 
-@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED], ids=str)
+@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED, *SCALED], ids=str)
 @pytest.mark.parametrize("operation", [Operation.SILU_AND_MUL, Operation.GELU_AND_MUL], ids=str)
 @pytest.mark.parametrize("columns", [1536, 200, 33])
-def test_a_gate_that_a_linear_takes(
-    columns: int, operation: Operation, form: InputForm, execute: Execute
-) -> None:
+def test_a_gate_that_a_linear_takes(columns: int, operation: Operation, form: Form, execute: Execute) -> None:
     both = torch.randn(3, 2 * columns, generator=torch.Generator().manual_seed(columns)) * 4
     gate, up = both[:, :columns], both[:, columns:]
     gated = torch.empty(3, columns)
     plan = plan_elementwise(operation, gate, up, names=("gate", "up", "y"))
     launch(plan, {"gate": gate, "up": up}, {"y": gated}, execute)
     inputs = order_of(columns) if form.has_permutation else None
-    expected = quantised(gated, inputs, form, execute)
+    expected = made_input(gated, inputs, form, execute)
     got = {name: torch.empty_like(tensor) for name, tensor in expected.items()}
-    plan = plan_quantise_gated(operation, gate, up, form)
+    plan = plan_gated_input(operation, gate, up, form)
     given = {"gate": gate, "up": up} | ({} if inputs is None else {"inputs": inputs})
     launch(plan, given, got, execute)
     assert_same(got, expected)
@@ -211,9 +217,9 @@ def test_bytes_in_the_cache(head_dim: int, execute: Execute) -> None:
 
 def test_rows_that_a_norm_does_not_quantise() -> None:
     with pytest.raises(ShapeError, match="whole vectors"):
-        plan_rms_norm(torch.empty(1, 33), torch.float32, 1e-6, quantised=FORMS[0])
+        plan_rms_norm(torch.empty(1, 33), torch.float32, 1e-6, form=FORMS[0])
     with pytest.raises(ShapeError, match="48 KiB"):
-        plan_rms_norm(torch.empty(1, 16384), torch.float32, 1e-6, quantised=PERMUTED)
+        plan_rms_norm(torch.empty(1, 16384), torch.float32, 1e-6, form=PERMUTED)
     heads, cache = torch.empty(1, 1, 512), torch.empty(1, 16, 1, 512)
     with pytest.raises(ShapeError, match="256 at most"):
         plan_rotate_and_store(heads, heads, heads, torch.empty(9, 256), cache, HeadNorm(torch.float32, 1e-6))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -38,11 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def caches_of(folder: Path, dtype: torch.dtype) -> tuple[KeyValueCache, list[torch.Tensor]]:
     """After a prompt and two more tokens of another one; with all logits."""
     stepped = SteppedModel(folder, pages=PAGES)
-    runner = cast(EagerRunner, stepped.started.runner)
-    cache = KeyValueCache(runner.model.config, PAGES, dtype, CPU)
-    stepped.started = replace(stepped.started, runner=EagerRunner(runner.model, cache, CPU))
+    runner, config = stepped.started.runner, stepped.started.model_config
+    assert isinstance(runner, EagerRunner)
+    cache = KeyValueCache(config, PAGES, dtype, CPU)
+    stepped.started = replace(stepped.started, runner=EagerRunner(runner._model, cache, CPU))
     first, second = stepped.pages_for(40), stepped.pages_for(20)
-    ids = tokens(60, runner.model.config.vocab_size)
+    ids = tokens(60, config.vocab_size)
     logits = stepped.step(Part(ids[:38], first), Part(ids[40:57], second))
     logits += stepped.step(Part(ids[38:39], first, 38), Part(ids[57:60], second, 17))
     return cache, logits
@@ -100,5 +100,5 @@ def test_the_cpu_refuses_what_its_kernels_do_not_read(name: KeyValueDtype, folde
 
 
 def test_types_that_there_are_not() -> None:
-    with pytest.raises(ConfigError, match="'fp8'.*auto or fp16 or bf16 or int8 or fp32"):
+    with pytest.raises(ConfigError, match=r"'fp8'.*auto or fp16 or bf16 or int8 or fp32"):
         EngineConfig("", key_value_dtype="fp8")  # type: ignore[arg-type]

@@ -154,6 +154,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
                 key_value_element_bytes=key_value_dtype.itemsize,
                 held=held,
                 native_threads=compute_threads() if is_native else 0,
+                has_card_kernels=backend == "cuda",
             ),
         )
         rope_factors = load_rope_factors(checkpoint, model_config.rotary_dimensions // 2)

@@ -79,7 +79,7 @@ class LLM:
         load_format: LoadFormat = "auto",
         report: ProgressCallback = ignore_progress,
     ) -> None:
-        resolved = resolve(str(model), report)
+        resolved = resolve(str(model), report, with_weights=load_format != "dummy")
         self.text = ModelText.load(resolved.path, load_format)
         self._core = EngineCore(
             EngineConfig(

@@ -2,13 +2,13 @@
 
 With m the sum of |scale · q · k| of a score and L tokens that a row sees:
 
-1. A score errs by m times its sum's roundings (tensor cores cut off instead of rounding: 4 of u an addition), what is
-   left over of its query, and 8 · u for scales; a soft cap passes that on times its slope, 1 − tanh², and adds 8 · u of
-   the cap itself (1 − 2 / (e^2x + 1) errs by as much of 1), which bounds m from there on.
+1. A score errs by m times its sum's roundings (tensor cores cut off instead of rounding: 4 of u an addition),
+   what is left over of its query, and 8 · u for scales; a soft cap passes that on times its slope, 1 − tanh²,
+   and adds 8 · u of the cap itself (1 − 2 / (e^2x + 1) errs by as much of 1), which bounds m from there on.
 2. The largest score is taken off and an exponent added: 2 · u of the largest m and of the exponent.
-3. A weight's relative error is its score's, plus its mean over the weights through their sum, 4 · u of the power of two,
-   what is left over of the weight, 16 · u of factors at the end, and twice the sums' over L: the weights' own in fp32, and
-   that of values by tensor cores.
+3. A weight's relative error is its score's, plus its mean over the weights through their sum, 4 · u of the
+   power of two, what is left over of the weight, 16 · u of factors at the end, and twice the sums' over L: the
+   weights' own in fp32, and that of values by tensor cores.
 4. Sums are multiplied anew with each page at most, by a power of two of 4 · u and one rounding, twice.
 5. What is below the least number of 16 bits is lost: of each weight so much of the largest.
 
@@ -46,7 +46,7 @@ def decode_bound(
 
     Parameters
     ----------
-    value_scales : of a cache of int8, as the op's cache is laid out, (P, B, KV, 1); the caches are then products.
+    value_scales : of a cache of int8, as the op's cache is laid out, (P, B, KV, 1); it is a product then.
     """
     u, left_over = FP32_ROUNDING, _LEFT_OVER[cache_dtype]
     exponent = _WEIGHT_EXPONENT[cache_dtype]

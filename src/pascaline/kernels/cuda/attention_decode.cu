@@ -58,6 +58,7 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
     let_next_launch_begin();
     wait_for_launches_before();
     DYNAMIC_SHARED(uint8_t, shared);
+    __shared__ uint32_t arrived;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, group = lane / 4, member = lane % 4;
     const Batch batch = {query_start, context_lengths, sequences, key_value_heads, window};
     const Cache cache = {static_cast<const uint8_t*>(key_cache), static_cast<const uint8_t*>(value_cache), key_scales,
@@ -67,12 +68,12 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
     if (shares.is_done()) return;
     // Sequences' numbers, then sums, then the warps' pages.
     uint8_t* const shared_sums = shared + (4 * Shares::words(sequences) + 15) / 16 * 16;
-    const PageStream stream(cache, shared_sums + sums_bytes + warp * STREAM_BYTES);
+    const int head = blockIdx.x;
+    const PageStream stream(cache, head, shared_sums + sums_bytes + warp * STREAM_BYTES);
     const auto pages_of = [&](const Segment& segment) {
         const Sequence sequence = shares.sequence(segment.sequence);
         const int first_page = segment.first_page + warp;
-        return WarpPages(segment.tile / row_tiles(sequence.rows),
-                         segment.pages > warp ? (segment.pages - warp - 1) / WARPS + 1 : 0,
+        return WarpPages(segment.pages > warp ? (segment.pages - warp - 1) / WARPS + 1 : 0,
                          sequence.context - first_page * PAGE_SIZE,
                          page_table + size_t(segment.sequence) * table_width + first_page);
     };
@@ -89,9 +90,8 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
             next_pages = pages_of(next_segment);
         }
         const Sequence sequence = shares.sequence(segment.sequence);
-        const int first_row = segment.tile % row_tiles(sequence.rows) * TILE_ROWS;
+        const int first_row = segment.tile * TILE_ROWS;
         const int rows = min(sequence.rows * GROUP - first_row, TILE_ROWS);
-        const int head = pages.head;
         const auto offset_of = [&](int row, int stride) {
             return size_t(sequence.first_token + (first_row + row) / GROUP) * stride +
                    size_t(head * GROUP + (first_row + row) % GROUP) * HEAD_DIM;
@@ -181,7 +181,7 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
             sums.finish(row_of_y);
         } else {
             sums.leave(partials + size_t(segment.slot) * PARTIAL_FLOATS);
-            if (comes_last_of(segment, arrivals)) sums.finish_parts(segment, partials, row_of_y);
+            if (comes_last(arrivals + shares.number_of(segment), segment.sharers, arrived)) sums.finish_parts(segment, partials, row_of_y);
         }
     }
 }

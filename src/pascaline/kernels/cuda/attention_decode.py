@@ -27,6 +27,8 @@ _TILE_ROWS = 8
 _HEAD_DIM_UNIT, _STRIDE_UNIT = 16, 4
 _RESERVED_BYTES = 1 << 10
 """Of shared memory, a block."""
+_STATIC_BYTES = 16
+"""Of shared memory, that the kernel has beside what a launch asks for."""
 _MOST_BYTES_ON_THEIR_WAY = 192 << 10
 """More than any multiprocessor's share of its memory's rate times the time that a read takes."""
 
@@ -41,14 +43,14 @@ class AttentionDecodeGeometry:
     stages : steps that a warp has on their way.
     step_pages : pages of keys and of values that it takes at a time.
     blocks : a multiprocessor.
-    least_pages : a warp; shorter runs of pages are not worth bringing their sums together.
+    least_pages : a warp; shorter runs of pages are never worth bringing their sums together.
     """
 
     warps: int
     stages: int
     step_pages: int = 1
     blocks: int = 1
-    least_pages: int = 2
+    least_pages: int = 1
 
 
 def plan_attention_decode(
@@ -69,11 +71,9 @@ def plan_attention_decode(
     if refusal is not None:
         raise UnsupportedError(refusal)
     geometry = geometry or _default_geometry(call, chip)
-    tiles = call.sequences * call.key_value_heads * -(-most_rows * call.group // _TILE_ROWS)
+    tiles = call.sequences * -(-most_rows * call.group // _TILE_ROWS)
     least_pages = geometry.least_pages * geometry.warps
-    blocks = min(
-        chip.multiprocessors * geometry.blocks, tiles * -(-_most_pages(call, most_rows) // least_pages)
-    )
+    blocks = min(_most_blocks(call, chip, geometry), tiles * -(-_most_pages(call, most_rows) // least_pages))
     matrix_dtype = torch.bfloat16 if call.cache_dtype == torch.bfloat16 else torch.float16
     return LaunchPlan(
         Specialisation(
@@ -89,7 +89,7 @@ def plan_attention_decode(
                 ("MIN_BLOCKS", geometry.blocks),
             ),
         ),
-        grid=(blocks, 1, 1),
+        grid=(call.key_value_heads, blocks, 1),
         block=(32 * geometry.warps, 1, 1),
         arguments=(
             *call.arguments,
@@ -99,7 +99,10 @@ def plan_attention_decode(
             Integer(_sums_bytes(call, geometry, blocks)),
         ),
         shared_bytes=_shared_bytes(call, geometry, blocks),
-        scratch=parts_scratch(2 * blocks * _TILE_ROWS * (call.head_dim + 2) * 4, tiles),
+        scratch=parts_scratch(
+            2 * blocks * call.key_value_heads * _TILE_ROWS * (call.head_dim + 2) * 4,
+            tiles * call.key_value_heads,
+        ),
         geometry=geometry,
         begins_early=True,
     )
@@ -123,6 +126,11 @@ def _refusal(call: AttentionCall, chip: ChipLimits) -> str | None:
     if call.head_dim % _HEAD_DIM_UNIT or call.query_stride % _STRIDE_UNIT:
         return f"heads of {call.head_dim} numbers, queries {call.query_stride} apart"
     return None
+
+
+def _most_blocks(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> int:
+    """Of a key/value head: so many that all are at work at once."""
+    return max(1, chip.multiprocessors * geometry.blocks // call.key_value_heads)
 
 
 def _most_pages(call: AttentionCall, most_rows: int) -> int:
@@ -151,13 +159,13 @@ def _stream_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry) -> int
 
 def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks: int) -> int:
     """Numbers of each sequence, sums, pages on their way."""
-    numbers = -(-4 * (5 * call.sequences + 2) // 16) * 16
+    numbers = -(-4 * 3 * call.sequences // 16) * 16
     return numbers + _sums_bytes(call, geometry, blocks) + _stream_bytes(call, geometry)
 
 
 def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> bool:
     available = (chip.shared_bytes_per_block + _RESERVED_BYTES) // geometry.blocks - _RESERVED_BYTES
-    return _shared_bytes(call, geometry, chip.multiprocessors * geometry.blocks) <= available
+    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) + _STATIC_BYTES <= available
 
 
 def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:

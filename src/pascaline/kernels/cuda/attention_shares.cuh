@@ -1,15 +1,18 @@
 // Which pages of keys and values a block of threads has, and for which rows of a batch.
 //
 // Rows of a sequence are its new tokens, each with the GROUP query heads of a key/value head. A *tile* is 8 of these rows:
-// it reads all pages of its sequence that some row sees. Tiles' pages are counted through the whole batch, and every block
-// has as long a run of them: it may end one tile, begin the next, and have whole ones in between. Where all tiles are
-// alike, a run is cut where tiles end: pages are counted as if each tile had a whole number of runs.
+// it reads all pages of its sequence that some row sees. Each head has as many blocks: its tiles' pages are counted through
+// the whole batch, and each block has as long a run of them: it may end one tile, begin the next, and have whole ones in
+// between. Where all tiles are alike, each is a whole number of runs instead.
+//
+// PERF: the heads of a run are neighbours in the grid, and heads of a page are neighbours in memory: read together they
+// come faster, by a quarter where pages lie anywhere.
 //
 // All is found from the lengths in memory: launches are replayed with others.
 //
 // Definitions: GROUP; MOST_ROWS, sequences with more new tokens are others' to compute; HAS_WINDOW.
 #pragma once
-#include "platform.cuh"
+#include "platform_votes.cuh"
 
 constexpr int PAGE_SIZE = 16;
 constexpr int TILE_ROWS = 8;
@@ -45,67 +48,69 @@ constexpr PASCALINE_INLINE int row_tiles(int rows) { return (rows * GROUP + TILE
 
 // A run of pages of one tile.
 struct Segment {
-    int sequence, tile;               // the tile is counted through all of the sequence's key/value heads
-    int number;                       // of the tile, in arrays that have as many for each sequence
+    int sequence, tile;               // the tile is one of the sequence's
     int first_page, pages;            // of the sequence's
     bool is_whole;                    // the tile has no others
     int first_sharer, sharers, slot;  // blocks that have some of the tile; where the own sums of it lie
     bool begins_tile_late;            // the first sharer has the end of another tile before
 };
 
+// Every warp finds the same. Places are counted in units of some pages.
 class Shares {
   public:
     // Memory that `shared` has, in words.
-    static constexpr PASCALINE_INLINE int words(int sequences) { return 5 * sequences + 2; }
+    static constexpr PASCALINE_INLINE int words(int sequences) { return 3 * sequences; }
 
-    // least_pages: shorter runs are not worth their sums; shared: of nobody else's use as long as this lives.
+    // least_pages: shorter runs are never worth their sums; shared: of nobody else's use as long as this lives.
     PASCALINE_INLINE Shares(const Batch& batch, int least_pages, int32_t* shared)
-        : batch_(batch), first_tokens_(shared), contexts_(shared + batch.sequences), rows_(contexts_ + batch.sequences),
-          lengths_(rows_ + batch.sequences), before_(lengths_ + batch.sequences) {
-        for (int sequence = threadIdx.x; sequence < batch.sequences; sequence += blockDim.x) {
-            const int first = load_handed_on(batch.query_start + sequence);
-            const int end = load_handed_on(batch.query_start + sequence + 1);
-            const Sequence own = {first, end - first, load_handed_on(batch.context_lengths + sequence)};
-            first_tokens_[sequence] = first;
-            contexts_[sequence] = own.context;
-            rows_[sequence] = own.is_taken() ? own.rows : 0;
+        : batch_(batch), lane_(threadIdx.x & 31), first_tokens_(shared), contexts_(shared + batch.sequences),
+          rows_(contexts_ + batch.sequences) {
+        for (int number = threadIdx.x; number < batch.sequences; number += blockDim.x) {
+            const int first = load_handed_on(batch.query_start + number);
+            const int end = load_handed_on(batch.query_start + number + 1);
+            const Sequence own = {first, end - first, load_handed_on(batch.context_lengths + number)};
+            first_tokens_[number] = first;
+            contexts_[number] = own.context;
+            rows_[number] = own.is_taken() ? own.rows : 0;
         }
         __syncthreads();
-        if (threadIdx.x < 32) count(least_pages);
-        __syncthreads();
-        run_ = before_[batch.sequences + 1];
-        next_ = min(int(blockIdx.x) * run_, before_[batch.sequences]);
-        begin_ = next_;
-        end_ = min(next_ + run_, before_[batch.sequences]);
+        choose_run(least_pages);
+        begin_ = int(blockIdx.y) * run_;
+        next_ = begin_;
+        chunk_end_ = 0;
+        load_chunk(0);
     }
 
-    PASCALINE_INLINE bool is_done() const { return next_ >= end_; }
+    // Whether there is no other segment in the own run.
+    PASCALINE_INLINE bool is_done() {
+        if (next_ >= begin_ + run_) return true;
+        while (next_ >= chunk_end_) {
+            if (chunk_ + 32 >= batch_.sequences) return true;
+            load_chunk(chunk_ + 32);
+        }
+        return false;
+    }
 
     PASCALINE_INLINE Sequence sequence(int number) const {
         return {first_tokens_[number], MOST_ROWS == 1 ? 1 : rows_[number], contexts_[number]};
     }
 
-    // The next segment of the own run.
+    // The next segment of the own run, which has one.
     PASCALINE_INLINE Segment take() {
-        int number = 0;
-        for (int above = batch_.sequences; above - number > 1;) {
-            const int middle = (number + above) / 2;
-            (before_[middle] <= next_ ? number : above) = middle;
-        }
-        const Sequence own = sequence(number);
-        const int length = lengths_[number], pages = own.pages(batch_);
+        const int from = last_lane_of(before_ <= next_);
         Segment segment;
-        segment.sequence = number;
-        segment.tile = (next_ - before_[number]) / length;
-        segment.number = number * batch_.key_value_heads * row_tiles(MOST_ROWS) + segment.tile;
-        const int begin = before_[number] + segment.tile * length, end = min(begin + length, end_);
-        segment.first_page = next_ - begin;
-        segment.pages = min(end - begin, pages) - segment.first_page;
+        segment.sequence = chunk_ + from;
+        const Sequence own = sequence(segment.sequence);
+        const int length = shuffle_from(length_, from), before = shuffle_from(before_, from), pages = own.pages(batch_);
+        segment.tile = MOST_ROWS == 1 && GROUP <= TILE_ROWS ? 0 : (next_ - before) / length;
+        const int begin = before + segment.tile * length, end = min(begin + length, begin_ + run_);
+        segment.first_page = (next_ - begin) * unit_;
+        segment.pages = min((end - begin) * unit_, pages) - segment.first_page;
         segment.is_whole = segment.pages == pages;
-        segment.first_sharer = begin / run_;
-        segment.sharers = (begin + length - 1) / run_ - segment.first_sharer + 1;
+        segment.first_sharer = run_ == 1 ? begin : begin / run_;
+        segment.sharers = (run_ == 1 ? begin + length - 1 : (begin + length - 1) / run_) - segment.first_sharer + 1;
         segment.begins_tile_late = segment.first_sharer * run_ < begin;
-        segment.slot = 2 * int(blockIdx.x) + int(begin_ < begin);
+        segment.slot = slot_of(blockIdx.y) + int(begin_ < begin);
         segment.first_page += own.first_page(batch_);
         next_ = end;
         return segment;
@@ -113,70 +118,86 @@ class Shares {
 
     // Where the sums of one of a tile's sharers lie.
     static PASCALINE_INLINE int slot_of(const Segment& segment, int sharer) {
-        return 2 * (segment.first_sharer + sharer) + int(sharer == 0 && segment.begins_tile_late);
+        return slot_of(segment.first_sharer + sharer) + int(sharer == 0 && segment.begins_tile_late);
+    }
+
+    // Of the tile, in arrays that have as many for each sequence and head.
+    PASCALINE_INLINE int number_of(const Segment& segment) const {
+        return (segment.sequence * batch_.key_value_heads + int(blockIdx.x)) * row_tiles(MOST_ROWS) + segment.tile;
     }
 
   private:
-    static PASCALINE_INLINE int in_units(int pages, int unit) {
-        return unit == 1 ? pages : (pages + unit - 1) / unit * unit;
+    // A block has sums of two tiles to leave at most: of the one that it ends, and of that which it begins.
+    static PASCALINE_INLINE int slot_of(int block) { return 2 * (int(blockIdx.x * gridDim.y) + block); }
+
+    PASCALINE_INLINE int pages_of(int number) const {
+        const Sequence own = {0, MOST_ROWS == 1 ? 1 : rows_[number], contexts_[number]};
+        return rows_[number] > 0 ? own.pages(batch_) : 0;
+    }
+    PASCALINE_INLINE int tiles_of(int number) const {
+        return MOST_ROWS == 1 ? min(rows_[number], 1) * row_tiles(1) : row_tiles(rows_[number]);
     }
 
-    // How long runs are, and how many pages come before each sequence: by one warp.
-    PASCALINE_INLINE void count(int least_pages) {
-        const int lane = threadIdx.x;
+    PASCALINE_INLINE void choose_run(int least_pages) {
         int work = 0, tiles = 0, most = 0;
-        for (int number = lane; number < batch_.sequences; number += 32) {
-            const int rows = rows_[number];
-            const Sequence own = {0, rows, contexts_[number]};
-            const int pages = rows > 0 ? own.pages(batch_) : 0, own_tiles = batch_.key_value_heads * row_tiles(rows);
-            lengths_[number] = pages;
+        for (int number = lane_; number < batch_.sequences; number += 32) {
+            const int pages = pages_of(number), own_tiles = tiles_of(number);
             work += pages * own_tiles;
             tiles += own_tiles;
             most = max(most, pages);
         }
-#pragma unroll
-        for (int mask = 16; mask > 0; mask /= 2) {
-            work += shuffle_xor(work, mask);
-            tiles += shuffle_xor(tiles, mask);
-            most = max(most, shuffle_xor(most, mask));
-        }
-        const int blocks = gridDim.x;
-        int run = max(least_pages, (work + blocks - 1) / blocks), unit = 1;
-        const int runs_a_tile = tiles > 0 ? blocks / tiles : 0;
+        work = sum_of_lanes(work);
+        tiles = sum_of_lanes(tiles);
+        most = largest_of_lanes(most);
+        const int blocks = gridDim.y;
+        int runs_a_tile = tiles > 0 ? blocks / tiles : 0;
+        // PERF: blocks that share a tile take time to bring their sums together, each of them: the fewer, the shorter it is.
+        const int least = least_pages << (31 - __clz(max(most / PAGE_SIZE, 1))) / 2;
+        if (runs_a_tile < 4 && most <= 4 * least_pages) runs_a_tile = min(runs_a_tile, 1);
+        run_ = max(least, (work + blocks - 1) / blocks);
+        unit_ = 1;
         if (runs_a_tile > 0) {
             // PERF: a run of one tile has its sums brought together once. Blocks with less to read than others cost
             // nothing as long as these keep memory busy.
-            const int even = max(least_pages, (most + runs_a_tile - 1) / runs_a_tile);
-            if (4 * even <= 5 * run) run = unit = even;
-        }
-        int total = 0;
-        for (int first = 0; first < batch_.sequences; first += 32) {
-            const int number = first + lane;
-            int own = 0;
-            if (number < batch_.sequences) {
-                const int length = in_units(lengths_[number], unit);
-                lengths_[number] = length;
-                own = length * batch_.key_value_heads * row_tiles(rows_[number]);
+            const int even = max(least, (most + runs_a_tile - 1) / runs_a_tile);
+            if (4 * even <= 5 * run_ || even <= 4 * least_pages) {
+                unit_ = even;
+                run_ = 1;
             }
-            int sum = own;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                const int other = shuffle_from(sum, max(lane - distance, 0));
-                sum += lane >= distance ? other : 0;
-            }
-            if (number < batch_.sequences) before_[number] = total + sum - own;
-            total += shuffle_from(sum, 31);
-        }
-        if (lane == 0) {
-            before_[batch_.sequences] = total;
-            before_[batch_.sequences + 1] = run;
         }
     }
 
+    // Places of 32 sequences, one a lane.
+    PASCALINE_INLINE void load_chunk(int first) {
+        const int number = first + lane_;
+        int own = 0;
+        length_ = 0;
+        if (number < batch_.sequences) {
+            const int pages = pages_of(number);
+            length_ = unit_ == 1 ? pages : (pages + unit_ - 1) / unit_;
+            own = length_ * tiles_of(number);
+        }
+        int sum = own;
+        if (batch_.sequences > 1) {
+#pragma unroll
+            for (int distance = 1; distance < 32; distance *= 2) {
+                const int other = shuffle_from(sum, max(lane_ - distance, 0));
+                sum += lane_ >= distance ? other : 0;
+            }
+        }
+        before_ = chunk_end_ + sum - own;
+        // PERF: what comes after a single sequence is its length, without a scan.
+        chunk_end_ += batch_.sequences > 1 ? shuffle_from(sum, 31) : shuffle_from(sum, 0);
+        if (number >= batch_.sequences) before_ = chunk_end_;
+        chunk_ = first;
+    }
+
     Batch batch_;
+    int lane_;
     int32_t *first_tokens_, *contexts_;  // of each sequence
     int32_t* rows_;                      // 0 where others compute them
-    int32_t* lengths_;                   // pages that are counted of each of its tiles
-    int32_t* before_;                    // pages of the tiles of all sequences before; then of all; then a run's
-    int run_, begin_, next_, end_;
+    int unit_, run_;                     // pages of a unit, units of a run
+    int begin_, next_;                   // of the own run, in units
+    // Of 32 sequences: units before all of them are done; of this lane's, those of a tile and those before it.
+    int chunk_, chunk_end_, length_, before_;
 };

@@ -83,7 +83,7 @@ def _heads(call: AttentionCall) -> tuple[int, int]:
 
 
 def _default_geometry(call: AttentionCall, chip: ChipLimits) -> SimtDecodeGeometry:
-    """As many splits as blocks are at work at once, while all their warps have tiles of the longest context."""
+    """As many splits as blocks are at work at once, if the longest context has tiles for all their warps."""
     row_tiles, heads = _heads(call)
     has_room = heads <= _HEADS_OF_THREE_BLOCKS and call.cache_dtype != torch.float32
     blocks = 3 if has_room else 2

@@ -7,24 +7,18 @@
 // A thread has THREAD_ROWS rows and of both products every 16th, or four of every 64, columns; rows lie in a warp, so
 // that only a warp's lanes have to agree on maxima.
 //
-// The grid is (key/value heads, blocks of rows at most); the last rows, which see most, come first.
+// The grid is (key/value heads, blocks of rows at most, splits at most); the last rows, which see most, come first.
+// Where rows are few, blocks share the tokens that they see, and the last of them to arrive merges what they make of
+// these.
 //
-// Definitions: those of attention_simt.cuh; THREAD_ROWS, a multiple of 4; MIN_BLOCKS a multiprocessor.
-#include "attention_simt.cuh"
+// Definitions: those of attention_simt.cuh; THREAD_ROWS, a multiple of 4; HAS_SPLITS; MIN_BLOCKS a multiprocessor.
+#include "attention_simt_sums.cuh"
 
-constexpr int THREADS = 128;
-constexpr int COLUMN_LANES = 16, ROW_GROUPS = THREADS / COLUMN_LANES;
-constexpr int BLOCK_ROWS = ROW_GROUPS * THREAD_ROWS;
-constexpr int TILE = 4 * PAGE_SIZE;
-constexpr int THREAD_TOKENS = TILE / COLUMN_LANES;
-
-#include "attention_simt_rows.cuh"
-
+constexpr int TILES_A_SPLIT = 2;  // at least
 constexpr int STEP = 16;  // columns of queries and keys
 constexpr int PIECES = STEP / VECTOR;
 constexpr int STEPS = (HEAD_DIM + STEP - 1) / STEP;
 
-constexpr int VALUE_PARTS = (HEAD_DIM + 63) / 64;
 constexpr int PADDED_DIM = 64 * VALUE_PARTS;
 constexpr int VALUE_STEP = HEAD_DIM <= 64 ? 16 : 8;
 constexpr int VALUE_STEPS = TILE / VALUE_STEP;
@@ -46,24 +40,8 @@ struct Shared {
     alignas(16) float values[2][VALUE_STEP][PADDED_DIM];
     uint32_t rows[2][TILE];             // of the cache: of this tile's tokens, or the next one's
     alignas(16) float maxima[BLOCK_ROWS];  // of scores, as far as weights are relative to
+    uint32_t arrived;
 };
-
-PASCALINE_INLINE void put_four(float* target, const float* source) {
-    const float4 four = *reinterpret_cast<const float4*>(source);
-    target[0] = four.x;
-    target[1] = four.y;
-    target[2] = four.z;
-    target[3] = four.w;
-}
-
-PASCALINE_INLINE void store_four(float* target, const float* source) {
-    *reinterpret_cast<float4*>(target) = make_float4(source[0], source[1], source[2], source[3]);
-}
-
-PASCALINE_INLINE void load_rows(float (&numbers)[THREAD_ROWS], const float* source) {
-#pragma unroll
-    for (int i = 0; i < THREAD_ROWS; i += 4) put_four(numbers + i, source + i);
-}
 
 // totals += rows of `a` times columns of `b`, of DEPTH of both: a thread's rows lie side by side in a, of its columns
 // four in every 64 of b.
@@ -93,15 +71,22 @@ PASCALINE_INLINE void multiply(const float* a, const float* b, float (&totals)[T
 // PERF: read from shared memory, as registers are all taken.
 struct alignas(16) Block {
     BlockRows rows;
-    int history;                 // tokens before the new ones
-    int first_token, last_seen;  // of what any row sees, from a page's first on
+    int history;     // tokens before the new ones
+    int last_seen;   // token, of any row
+    int start, end;  // of the block's tiles
+    int splits;      // blocks that share the rows
 
     PASCALINE_INLINE void set(const BlockRows& found, int context, int window) {
         rows = found;
         history = context - rows.tokens;
         last_seen = history + rows.token(BLOCK_ROWS - 1);
         const int first_seen = HAS_WINDOW ? max(history + rows.token(0) - window + 1, 0) : 0;
-        first_token = first_seen / PAGE_SIZE * PAGE_SIZE;
+        const int first_token = first_seen / PAGE_SIZE * PAGE_SIZE;
+        const int tiles = (last_seen - first_token) / TILE + 1;
+        splits = HAS_SPLITS ? min(int(gridDim.z), (tiles + TILES_A_SPLIT - 1) / TILES_A_SPLIT) : 1;
+        const int split = HAS_SPLITS ? blockIdx.z : 0;
+        start = first_token + tiles * split / splits * TILE;
+        end = first_token + tiles * (split + 1) / splits * TILE;
     }
 
     // Whether every row sees the whole tile from there on.
@@ -110,51 +95,12 @@ struct alignas(16) Block {
     }
 };
 
-template <typename Change>
-PASCALINE_INLINE float over_columns(float value, Change change) {
-#pragma unroll
-    for (int mask = 2; mask <= 16; mask *= 2) value = change(value, shuffle_xor(value, mask));
-    return value;
-}
-
-// A thread's rows.
-struct Rows {
-    float sums[THREAD_ROWS];                     // of the weights of the lane's columns
-    float totals[THREAD_ROWS][4 * VALUE_PARTS];  // weighted values
-
-    // Has all scores below the maxima plus HEADROOM. Rows are a warp's alone, and so are their maxima.
-    PASCALINE_INLINE void make_room(const float (&scores)[THREAD_ROWS][THREAD_TOKENS], float* shared_maxima,
-                                    bool is_first_lane) {
-        float maxima[THREAD_ROWS];
-        load_rows(maxima, shared_maxima);
-        bool is_above = false;
-#pragma unroll
-        for (int i = 0; i < THREAD_ROWS; i++) {
-#pragma unroll
-            for (int j = 0; j < THREAD_TOKENS; j++) is_above |= scores[i][j] > maxima[i] + HEADROOM;
-        }
-        if (!any_lane(is_above)) return;
-#pragma unroll
-        for (int i = 0; i < THREAD_ROWS; i++) {
-            float highest = maxima[i];
-#pragma unroll
-            for (int j = 0; j < THREAD_TOKENS; j++) highest = fmaxf(highest, scores[i][j]);
-            highest = over_columns(highest, [](float a, float b) { return fmaxf(a, b); });
-            const float factor = power_of_two(maxima[i] - highest);
-            if (is_first_lane) shared_maxima[i] = highest;
-            sums[i] *= factor;
-#pragma unroll
-            for (int j = 0; j < 4 * VALUE_PARTS; j++) totals[i][j] *= factor;
-        }
-        sync_warp();
-    }
-};
-
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS)
 attention_simt_prefill(const float* query, const void* key_cache, const void* value_cache, const float* key_scales,
                        const float* value_scales, const int32_t* page_table, const int32_t* query_start,
                        const int32_t* context_lengths, float* y, int tokens, int sequences, int table_width,
-                       int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits) {
+                       int key_value_heads, int query_stride, int window, uint32_t soft_cap_bits, uint32_t scale_bits,
+                       float* partials, uint32_t* arrivals) {
     __shared__ Shared shared;
     __shared__ Block own;
     let_next_launch_begin();
@@ -165,6 +111,7 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
     if (!found.find(query_start, sequences, gridDim.y - 1 - blockIdx.y, lane)) return;
     if (threadIdx.x == 0) own.set(found, load_handed_on(context_lengths + found.sequence), window);
     __syncthreads();
+    if (HAS_SPLITS && int(blockIdx.z) >= own.splits) return;
 
     const auto row_of = [&](int token) {
         // What is behind the last token that is seen is that token again: places that nobody wrote are not read.
@@ -247,12 +194,12 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
     }
 
     if (threadIdx.x < BLOCK_ROWS) shared.maxima[threadIdx.x] = NOTHING_SEEN;
-    if (threadIdx.x < TILE) shared.rows[0][threadIdx.x] = row_of(own.first_token + threadIdx.x);
+    if (threadIdx.x < TILE) shared.rows[0][threadIdx.x] = row_of(own.start + threadIdx.x);
     __syncthreads();
     load_step(0, shared.rows[0]);
     int buffer = 0;  // of the tile's rows
 #pragma unroll 1
-    for (int start = own.first_token; start <= own.last_seen; start += TILE, buffer ^= 1) {
+    for (int start = own.start; start < own.end; start += TILE, buffer ^= 1) {
         const uint32_t* const cache_rows = shared.rows[buffer];
         uint32_t next_row = 0;
         if (threadIdx.x < TILE) next_row = row_of(start + TILE + threadIdx.x);
@@ -325,7 +272,7 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
         for (int step = 0; step < VALUE_STEPS; step++) {
             if (step + 1 < VALUE_STEPS) store_values((step + 1) & 1);
             if (step + 2 < VALUE_STEPS) load_values(step + 2, cache_rows);
-            if (step + 1 == VALUE_STEPS && start + TILE <= own.last_seen) load_step(0, shared.rows[buffer ^ 1]);
+            if (step + 1 == VALUE_STEPS && start + TILE < own.end) load_step(0, shared.rows[buffer ^ 1]);
             multiply<VALUE_STEP, BLOCK_ROWS + 4, PADDED_DIM, VALUE_PARTS>(
                 &shared.weights[step * VALUE_STEP][first_row], &shared.values[step & 1][0][4 * column_lane], rows.totals);
             __syncthreads();
@@ -334,13 +281,23 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
 
 #pragma unroll
     for (int i = 0; i < THREAD_ROWS; i++) {
-        const float sum = over_columns(rows.sums[i], [](float a, float b) { return a + b; });
+        rows.sums[i] = over_columns(rows.sums[i], [](float a, float b) { return a + b; });
+    }
+    if (HAS_SPLITS && own.splits > 1) {
+        const size_t index = size_t(blockIdx.y) * gridDim.x + blockIdx.x;
+        float* const parts = partials + index * gridDim.z * PART_FLOATS;
+        rows.leave(parts + size_t(blockIdx.z) * PART_FLOATS, &shared.maxima[first_row], first_row, column_lane == 0);
+        if (!comes_last(arrivals + index, own.splits, shared.arrived)) return;
+        rows.gather(parts, own.splits, first_row);
+    }
+#pragma unroll
+    for (int i = 0; i < THREAD_ROWS; i++) {
         const int row = first_row + i;
         if (!own.rows.has(row)) continue;
         const size_t query_row = own.rows.query_row + own.rows.token(row);
         const size_t head = key_value_head * GROUP + own.rows.head(row);
         float* const target = y + (query_row * key_value_heads * GROUP + head) * HEAD_DIM;
-        const float share = 1.0f / sum;
+        const float share = 1.0f / rows.sums[i];
 #pragma unroll
         for (int part = 0; part < VALUE_PARTS; part++) {
             const int column = 64 * part + 4 * column_lane;

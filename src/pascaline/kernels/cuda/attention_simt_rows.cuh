@@ -1,7 +1,13 @@
 // Which rows of which sequence a block of attention_simt_prefill.cu has: pairs of a new token and a query head of the
 // key/value head's group, token by token, BLOCK_ROWS together.
+//
+// Definitions: those of attention_simt.cuh; THREAD_ROWS.
 #pragma once
 #include "attention_simt.cuh"
+
+constexpr int THREADS = 128;
+constexpr int COLUMN_LANES = 16, ROW_GROUPS = THREADS / COLUMN_LANES;
+constexpr int BLOCK_ROWS = ROW_GROUPS * THREAD_ROWS;
 
 struct BlockRows {
     int sequence;

@@ -168,10 +168,13 @@ def _attention_simt(chip: ChipLimits) -> Iterator[Audited]:
         plan = plan_attention_simt_decode(attention_of(1, 1, dtype), chip)
         expected = MachineCodeExpectation("FFMA", 0.6, wide_loads=0 if dtype == torch.int8 else 8)
         yield Audited(f"attention_simt_decode {name}", plan, expected)
-        plan = plan_attention_simt_prefill(attention_of(2048, 1, dtype), chip)
-        registers = 168 if plan.geometry == SimtPrefillGeometry(8, 3) else 255
-        expected = MachineCodeExpectation("FFMA", 0.75, most_registers=registers, wide_loads=2)
-        yield Audited(f"attention_simt_prefill {name}", plan, expected)
+        for tokens in (2048, 5):
+            plan = plan_attention_simt_prefill(attention_of(tokens, 1, dtype), chip)
+            assert isinstance(plan.geometry, SimtPrefillGeometry)  # noqa: S101 - its own
+            expected = MachineCodeExpectation(
+                "FFMA", 0.75, most_registers=168 if plan.geometry.blocks == 3 else 255, wide_loads=2
+            )
+            yield Audited(f"attention_simt_prefill {name}, {tokens} tokens", plan, expected)
 
 
 def _others(chip: ChipLimits) -> Iterator[Audited]:

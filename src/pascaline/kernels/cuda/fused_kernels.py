@@ -10,14 +10,12 @@ import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation
+from pascaline.kernels.cuda.gated_input import plan_gated_input
+from pascaline.kernels.cuda.input_memory import Form, ScaledForm, input_parts
 from pascaline.kernels.cuda.op_kernel import OUTPUT, Operand, aligned, likeness_of
-from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
-from pascaline.kernels.cuda.quantise_input import InputForm
-from pascaline.kernels.cuda.quantised_memory import quantised_parts
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
-from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.kernel import Chip, Kernel, Workspace
 from pascaline.weights import Dense, Slabbed
 from pascaline.workload.op_costs import Axes
@@ -114,31 +112,31 @@ NORM_ROTATE_AND_STORE = _fused(
 
 
 @functools.cache
-def quantising(ops: tuple[str, ...], form: InputForm) -> Kernel | None:
+def making_input(ops: tuple[str, ...], form: Form) -> Kernel | None:
     """A kernel of a norm, a sum and its norm, or a gate that writes its result as a linear takes it.
 
-    Its output are the bytes that `quantised_parts` are of; where `form` is permuted it has an operand more,
-    the order of the linear's inputs. None for other ops.
+    Its output are the bytes that `input_parts` are of; where `form` is permuted it has an operand more, the
+    order of the linear's inputs. None for other ops.
     """
     order = ("inputs",) if form.has_permutation else ()
-    suffix = f"_to_{form.planes}_planes_of_{form.scale_group}{'_in_order' if order else ''}"
+    kind = "scaled" if isinstance(form, ScaledForm) else f"{form.planes}_planes_of_{form.scale_group}"
+    suffix = f"_to_{kind}{'_in_order' if order else ''}"
 
     def norm(x: torch.Tensor, gain: Dense, *_: torch.Tensor, epsilon: float) -> Recipe:
-        return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon, quantised=form, has_rows=False),))
+        return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon, form=form),))
 
     def sum_and_norm(
         x: torch.Tensor, residual: torch.Tensor, gain: Dense, *_: torch.Tensor, epsilon: float
     ) -> Recipe:
-        plan = plan_rms_norm(x, gain.tensor.dtype, epsilon, residual=residual, quantised=form, has_rows=False)
-        return Recipe((plan,))
+        return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon, residual=residual, form=form),))
 
     def gate(gate: torch.Tensor, up: torch.Tensor, *_: torch.Tensor, **__: float) -> Recipe:
-        return Recipe((plan_quantise_gated(_GATES[ops[0]], gate, up, form),))
+        return Recipe((plan_gated_input(_GATES[ops[0]], gate, up, form),))
 
     def parts(out: torch.Tensor, inputs: tuple[Operand, ...]) -> dict[str, torch.Tensor]:
         assert isinstance(inputs[0], torch.Tensor)  # noqa: S101 - of all of these ops
         rows, columns = inputs[0].shape
-        return quantised_parts(out, rows, columns, form.planes)
+        return input_parts(out, form, rows, columns)
 
     if ops == ("rms_norm",):
         return _fused(ops, ("x", "gain", *order), norm, parts, suffix)
@@ -149,15 +147,15 @@ def quantising(ops: tuple[str, ...], form: InputForm) -> Kernel | None:
     return None
 
 
-def of_quantised(kernel: Kernel, plan: LaunchPlan, form: InputForm, sizes: tuple[int, int]) -> Kernel:
-    """A linear's `kernel` as launched by `plan` alone, for inputs that are quantised already.
+def of_made_input(kernel: Kernel, rest: Recipe, form: Form, rows: int, columns: int) -> Kernel:
+    """A linear's `kernel` whose inputs, (`rows`, `columns`), are made already: the `rest` of its launches.
 
-    Its first operand are the bytes of `quantised_parts`, of `sizes` rows and columns.
+    Its first operand are the bytes that `input_parts` are of.
     """
-    name = f"{kernel.name}_of_quantised"
+    name = f"{kernel.name}_of_made_input"
 
     def launch(
-        quantised: torch.Tensor,
+        made: torch.Tensor,
         weight: Slabbed,
         bias: torch.Tensor | None,
         *,
@@ -166,16 +164,15 @@ def of_quantised(kernel: Kernel, plan: LaunchPlan, form: InputForm, sizes: tuple
     ) -> None:
         buffers: dict[str, torch.Tensor | None] = {
             **weight.buffers,
-            **quantised_parts(quantised, *sizes, form.planes),
+            **input_parts(made, form, rows, columns),
             "bias": cast(torch.Tensor | None, aligned(bias)),
             OUTPUT: out,
         }
-        key = (name, *sizes, *likeness_of((weight, bias)))
-        workspace.ops(key, lambda: Recipe((plan,)), buffers)
+        workspace.ops((name, rows, columns, *likeness_of((weight, bias))), lambda: rest, buffers)
 
     def recipe(
         _chip: Chip, _sizes: Axes, _operands: tuple[object, ...], _parameters: Mapping[str, float]
     ) -> Recipe:
-        return Recipe((plan,))
+        return rest
 
     return Kernel(name, kernel.ops, "cuda", kernel.arithmetic, _requires, launch, recipe=recipe)

@@ -3,7 +3,7 @@
 - A sum and its norm: the sum takes the place of what was added to, which nothing reads afterwards.
 - A linear of gates and ups, and what the gates are for: nothing else reads its output.
 - Queries and keys that are rotated (their heads normalised before), and keys and values that are stored.
-- A norm or gate that a linear alone reads, which rounds its inputs to integers first: they are written so.
+- A norm or gate that a linear alone reads, which rounds its inputs first: they are written as it takes them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pascaline.kernels.cuda.fused_kernels import (
     ADD_NORM,
     NORM_ROTATE_AND_STORE,
     ROTATE_AND_STORE,
-    of_quantised,
-    quantising,
+    making_input,
+    of_made_input,
 )
+from pascaline.kernels.cuda.input_memory import Form, ScaledForm, input_bytes, shapes_of
+from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.quantise_input import InputForm
-from pascaline.kernels.cuda.quantised_memory import quantised_bytes
+from pascaline.kernels.cuda.recipe import Recipe, Step
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda_linear import GATED
 from pascaline.kernels.kernel import Chip, Kernel
@@ -38,7 +40,7 @@ def fuse(
     Of a fused one `kernel.ops` are what it covers, `op` the last of those.
     """
     launches, result = _with_sums(_with_stores(launches, storage_of(result)), result)
-    launches = _with_quantised(launches, storage_of(result), chip)
+    launches = _with_inputs(launches, storage_of(result), chip)
     return _with_gates(launches, storage_of(result)), result
 
 
@@ -52,6 +54,7 @@ def _with_gates(launches: list[RecordedLaunch], result: int) -> list[RecordedLau
             before is not None
             and kernel is not None
             and _names([before, launch]) == kernel.ops
+            and launch.out.dtype == torch.float32  # not a gate that writes integers
             and uses[storage_of(before.out)] == len(launch.inputs)
             and all(map(_is_same, launch.inputs, before.out.chunk(2, dim=1)))
             and kernel.takes({}, before.inputs) is None
@@ -197,12 +200,12 @@ def _in_place(operand: Operand, moved: dict[int, torch.Tensor]) -> Operand:
     return whole.as_strided(operand.shape, operand.stride(), operand.storage_offset())
 
 
-def _with_quantised(launches: list[RecordedLaunch], result: int, chip: Chip) -> list[RecordedLaunch]:
+def _with_inputs(launches: list[RecordedLaunch], result: int, chip: Chip) -> list[RecordedLaunch]:
     uses = _uses(launches, result)
     fused: list[RecordedLaunch] = []
     for launch in launches:
         if fused and launch.op.name == "linear":
-            pair = _quantised(fused[-1], launch, uses, chip)
+            pair = _made(fused[-1], launch, uses, chip)
             if pair is not None:
                 fused[-1:] = pair
                 continue
@@ -210,36 +213,41 @@ def _with_quantised(launches: list[RecordedLaunch], result: int, chip: Chip) -> 
     return fused
 
 
-def _quantised(
+def _made(
     before: RecordedLaunch, linear: RecordedLaunch, uses: Counter[int], chip: Chip
 ) -> tuple[RecordedLaunch, RecordedLaunch] | None:
-    """Both launches, the linear without one of its own that quantises; None if they do not fit so."""
+    """Both launches, the linear without the first of its own; None if that does not make its input."""
     x, weight, bias = linear.inputs
     if not isinstance(weight, Slabbed) or not _is_handed_on(before.out, x, uses):
         return None
-    steps = linear.kernel.recipe(chip, {}, linear.inputs, linear.parameters).steps
-    if len(steps) != 2 or not all(isinstance(step, LaunchPlan) for step in steps):
-        return None
-    first, second = cast(tuple[LaunchPlan, LaunchPlan], steps)
-    form = _form_of(first)
-    kernel = None if form is None else quantising(before.kernel.ops, form)
+    recipe = linear.kernel.recipe(chip, {}, linear.inputs, linear.parameters)
+    form = _form_of(recipe.steps[0]) if len(recipe.steps) > 1 else None
+    kernel = None if form is None else making_input(before.kernel.ops, form)
     if form is None or kernel is None:
         return None
     inputs = (*before.inputs, weight.inputs) if form.has_permutation else before.inputs
     if kernel.takes({}, inputs) is not None:
         return None
     rows, columns = before.out.shape
-    out = torch.empty(quantised_bytes(rows, columns, form.planes), dtype=torch.uint8, device="meta")
-    multiplying = of_quantised(linear.kernel, second, form, (rows, columns))
+    made = torch.empty(input_bytes(form, rows, columns), dtype=torch.uint8, device="meta")
+    names = shapes_of(form, rows, columns)
+    handed_on = {name: each for name, each in recipe.handed_on.items() if name not in names}
+    rest = of_made_input(linear.kernel, Recipe(recipe.steps[1:], handed_on), form, rows, columns)
     return (
-        replace(before, kernel=kernel, inputs=inputs, out=out),
-        replace(linear, kernel=multiplying, inputs=(out, weight, bias)),
+        replace(before, kernel=kernel, inputs=inputs, out=made),
+        replace(linear, kernel=rest, inputs=(made, weight, bias)),
     )
 
 
-def _form_of(plan: LaunchPlan) -> InputForm | None:
-    """What a launch quantises to; None if that is not what it is for."""
-    if plan.specialisation.entry != "quantise_input":
+def _form_of(step: Step) -> Form | None:
+    """What a launch makes of rows of fp32; None if that is not what it is for."""
+    if not isinstance(step, LaunchPlan) or "x" not in step.arguments:
         return None
-    defined = dict(plan.specialisation.definitions)
-    return InputForm(defined["PLANES"], defined["SCALE_GROUP"], bool(defined["HAS_PERMUTATION"]))
+    defined = dict(step.specialisation.definitions)
+    if defined.get("INPUT_TYPE") != NUMBER_TYPES[torch.float32]:
+        return None
+    if step.specialisation.entry == "quantise_input":
+        return InputForm(defined["PLANES"], defined["SCALE_GROUP"], bool(defined["HAS_PERMUTATION"]))
+    if step.specialisation.entry == "scale_rows":
+        return ScaledForm(bool(defined["HAS_PERMUTATION"]))
+    return None

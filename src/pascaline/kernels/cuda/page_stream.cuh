@@ -63,13 +63,13 @@ struct Cache {
 
 // A warp's pages of a segment: the last of `count` ends at the sequence's end, or later.
 struct WarpPages {
-    int head, count;
+    int count;
     int tokens;            // from the first page on, to the sequence's end
     const int32_t* ids;    // of the first page; the next one's are WARPS later
     int own_id, later_id;  // this lane's of the first 32, and of the 32 after those
 
-    PASCALINE_INLINE WarpPages(int head, int count, int tokens, const int32_t* ids)
-        : head(head), count(count), tokens(tokens), ids(ids), own_id(id(0)), later_id(id(32)) {}
+    PASCALINE_INLINE WarpPages(int count, int tokens, const int32_t* ids)
+        : count(count), tokens(tokens), ids(ids), own_id(id(0)), later_id(id(32)) {}
 
     PASCALINE_INLINE int steps() const { return (count + STEP_PAGES - 1) / STEP_PAGES; }
 
@@ -85,8 +85,8 @@ struct WarpPages {
 
 class PageStream {
   public:
-    PASCALINE_INLINE PageStream(const Cache& cache, uint8_t* shared)
-        : cache_(cache), lane_(threadIdx.x & 31), shared_(shared), address_(shared_address(shared)) {
+    PASCALINE_INLINE PageStream(const Cache& cache, int head, uint8_t* shared)
+        : cache_(cache), head_(head), lane_(threadIdx.x & 31), shared_(shared), address_(shared_address(shared)) {
 #pragma unroll
         for (int i = 0; i < COPIES_PERIOD; i++) {
             const int unit = 32 * i + lane_;
@@ -151,7 +151,7 @@ class PageStream {
 
     template <Kind kind>
     PASCALINE_INLINE void copy_page(const WarpPages& pages, int page, int id, SharedAddress target) const {
-        const size_t index = size_t(id) * cache_.key_value_heads + pages.head;
+        const size_t index = size_t(id) * cache_.key_value_heads + head_;
         const uint8_t* const source =
             (kind == Kind::keys ? cache_.keys : cache_.values) + (index * PAGE_BYTES + lane_ * UNIT_BYTES);
         // Nobody wrote what lies behind the sequence's end: it may be no number, and 0 times that is none.
@@ -188,7 +188,7 @@ class PageStream {
     static constexpr int COPIES = (PAGE_UNITS + 31) / 32, COPIES_PERIOD = ROW_UNITS % 4 == 0 ? ROW_UNITS / 4 : COPIES;
 
     Cache cache_;
-    int lane_;
+    int head_, lane_;
     uint8_t* shared_;
     SharedAddress address_;
     int places_[COPIES_PERIOD];

@@ -242,7 +242,7 @@ def _attention_simt(call: AttentionCall) -> Representative:
         if call.tokens == call.sequences
         else ("prefill", plan_attention_simt_prefill)
     )
-    name = f"attention_simt_{phase} of {call.cache_dtype}, heads of {call.head_dim}"
+    name = f"attention_simt_{phase} of {call.cache_dtype}, heads of {call.head_dim}, {call.tokens} tokens"
     return Representative(name, "fp32", lambda chip: plan(call, chip))
 
 
@@ -324,6 +324,7 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _attention_simt(attention_of(16, 16, _BRAIN, head_dim=64, window=1024)),
     _attention_simt(attention_of(16, 16, torch.int8, head_dim=256, softcap=50.0)),
     _attention_simt(attention_of(2048, 1, _HALF)),
+    _attention_simt(attention_of(5, 1, _HALF)),
     _attention_simt(attention_of(512, 4, _WIDE, head_dim=80)),
     _attention_simt(attention_of(512, 16, _BRAIN, head_dim=64, window=1024)),
     _attention_simt(attention_of(512, 16, torch.int8, head_dim=256, softcap=50.0)),

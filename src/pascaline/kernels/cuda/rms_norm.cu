@@ -1,25 +1,28 @@
 // y = x / sqrt(mean(x^2) + epsilon) * gain over rows of `columns` numbers: of tokens, or of each head of tokens.
 //
-// HAS_RESIDUAL: of x + residual, which becomes the residual. The result is written as fp32 rows (HAS_ROWS), as the
-// QuantisedInput of a linear (IS_QUANTISED), or as both, in one piece.
+// HAS_RESIDUAL: of x + residual, which becomes the residual. The result is written in one piece: as fp32 rows, or
+// as a linear takes it: as its QuantisedInput (IS_QUANTISED), or scaled in fp16 (IS_SCALED), with a factor a row.
 //
 // A row is taken by a block, or, where it is short, by a warp, several rows a block. A warp's vectors are a slab each
 // time: its lanes have what quantise_input.cu would give them.
 //
-// Definitions: those of row_norm.cuh; ROWS, that a block takes; GAIN_TYPE; HAS_RESIDUAL, HAS_ROWS, IS_QUANTISED; those of
-// slab_input.cuh for what is quantised. With HAS_PERMUTATION ROWS is 1, and the block has a row's shared memory.
+// Definitions: those of row_norm.cuh; ROWS, that a block takes; GAIN_TYPE; HAS_RESIDUAL, IS_QUANTISED, IS_SCALED; those
+// of slab_input.cuh for what is quantised, of row_scale.cuh for what is scaled. With HAS_PERMUTATION ROWS is 1, and the
+// block has a row's shared memory.
 #include "row_norm.cuh"
 #if IS_QUANTISED
 #include "slab_output.cuh"
+#elif IS_SCALED
+#include "row_scale.cuh"
 #endif
 
 using Gain = Element<GAIN_TYPE>;
 
 extern "C" __global__ void __launch_bounds__(ROWS * ROW_THREADS)
 rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* __restrict__ gain,
-         const int32_t* __restrict__ inputs, float* __restrict__ y, uint32_t* __restrict__ codes,
-         float* __restrict__ scales, int32_t* __restrict__ sums, int rows, int heads, int columns, int token_stride,
-         int head_stride, int residual_stride, uint32_t epsilon_bits) {
+         const int32_t* __restrict__ inputs, void* __restrict__ y, float* __restrict__ scales,
+         int32_t* __restrict__ sums, int rows, int heads, int columns, int token_stride, int head_stride,
+         int residual_stride, uint32_t epsilon_bits) {
     let_next_launch_begin();
     const int index = blockIdx.x * ROWS + threadIdx.x / ROW_THREADS;
     if (ROWS > 1 && index >= rows) return;
@@ -45,7 +48,6 @@ rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* 
     const float inverse = inverse_root_mean_square(row, columns, bits_to_float(epsilon_bits));
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) row.vectors[i] = normalised(row.vectors[i], inverse, gains.vectors[i]);
-    if constexpr (HAS_ROWS) row.store(y + size_t(index) * columns, columns);
 #if IS_QUANTISED
     static_assert(WIDTH == 4, "a slab is a warp's vectors");
     DYNAMIC_SHARED(float, ordered);
@@ -54,7 +56,7 @@ rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* 
         __syncthreads();
     }
     const int lane = threadIdx.x % 32, slabs = (columns + SLAB - 1) / SLAB;
-    const QuantisedOutput output = {codes, scales, sums, rows};
+    const QuantisedOutput output = {static_cast<uint32_t*>(y), scales, sums, rows};
 #pragma unroll
     for (int i = 0; i < VECTORS; i++) {
         const int slab = Row::column(i) / SLAB;
@@ -66,5 +68,9 @@ rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* 
         }
         output.store(slab, index, lane, row.vectors[i].values);
     }
+#elif IS_SCALED
+    store_scaled(row, inputs, static_cast<uint16_t*>(y) + size_t(index) * columns, scales + index, columns);
+#else
+    row.store(static_cast<float*>(y) + size_t(index) * columns, columns);
 #endif
 }

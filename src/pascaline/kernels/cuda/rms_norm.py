@@ -5,13 +5,19 @@ from __future__ import annotations
 import torch
 
 from pascaline.core.errors import ShapeError
+from pascaline.kernels.cuda.input_memory import (
+    Form,
+    ScaledForm,
+    definitions_of,
+    ordering_bytes,
+    shapes_of,
+)
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
-from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS, InputForm
+from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.row_vectors import WARP, integers, row_shape, vector_width
 from pascaline.kernels.cuda.specialisation import LaunchPlan, Specialisation, float_bits
 
 _WARPS_OF_SHORT_ROWS = 4
-_MOST_SHARED_BYTES = 48 << 10
 
 
 def plan_rms_norm(
@@ -20,43 +26,40 @@ def plan_rms_norm(
     epsilon: float,
     *,
     residual: torch.Tensor | None = None,
-    quantised: InputForm | None = None,
-    has_rows: bool = True,
+    form: Form | None = None,
 ) -> LaunchPlan:
     """Buffers: "x" (T, C) or (T, H, C), rows at any strides, "gain" (C), and "y", in one piece.
 
     Parameters
     ----------
     residual : (T, C), buffer "residual", rows at any stride: it becomes its sum with x, which is normalised.
-    quantised : the form in which a linear takes the result, in the buffers of `quantised_shapes`, in the
-        order of "inputs" where permuted.
-    has_rows : "y" is written.
+    form : as a linear takes the result, in the buffers of `shapes_of` instead of "y", and in the order of
+        "inputs" where permuted.
 
     Raises
     ------
-    ShapeError : there is nothing to do, or rows that are not quantised here: of no whole vectors, or
-        permuted and beyond shared memory.
+    ShapeError : there is nothing to do, or rows that are not written so: of no whole vectors where they are
+        quantised, or permuted and beyond shared memory.
     """
     if not x.numel():
         raise ShapeError(f"a norm of {tuple(x.shape)}")
     tokens, heads, columns = x.shape[0], x.shape[1] if x.dim() == 3 else 1, x.shape[-1]
     shape = row_shape(columns, vector_width(x) if residual is None else vector_width(x, residual))
-    is_permuted = quantised is not None and quantised.has_permutation
-    if quantised is not None and shape.width == 1:
+    is_permuted = form is not None and form.has_permutation
+    if isinstance(form, InputForm) and shape.width == 1:
         raise ShapeError(f"rows of {columns} numbers to quantise", expected="whole vectors of four")
-    shared_bytes = 4 * columns if is_permuted else 0
-    if shared_bytes > _MOST_SHARED_BYTES:
-        raise ShapeError(f"rows of {columns} numbers in another order", expected="48 KiB at most")
+    shared_bytes = ordering_bytes(columns) if is_permuted else 0
     rows_a_block = _WARPS_OF_SHORT_ROWS if shape.warps == 1 and not is_permuted else 1
     definitions = (
         *shape.definitions,
         ("ROWS", rows_a_block),
         ("GAIN_TYPE", NUMBER_TYPES[gain_dtype]),
         ("HAS_RESIDUAL", int(residual is not None)),
-        ("HAS_ROWS", int(has_rows)),
-        ("IS_QUANTISED", int(quantised is not None)),
-        *(() if quantised is None else (("INPUT_TYPE", NUMBER_TYPES[torch.float32]), *quantised.definitions)),
+        ("IS_QUANTISED", int(isinstance(form, InputForm))),
+        ("IS_SCALED", int(isinstance(form, ScaledForm))),
+        *(() if form is None else definitions_of(form)),
     )
+    outputs = ("y",) if form is None else (*shapes_of(form, tokens, columns),)
     return LaunchPlan(
         Specialisation("rms_norm.cu", "rms_norm", definitions),
         grid=(-(-tokens * heads // rows_a_block), 1, 1),
@@ -66,8 +69,7 @@ def plan_rms_norm(
             "absent" if residual is None else "residual",
             "gain",
             "inputs" if is_permuted else "absent",
-            "y" if has_rows else "absent",
-            *(("absent",) * 3 if quantised is None else QUANTISED_BUFFERS),
+            *(*outputs, "absent", "absent")[:3],
             *integers(tokens * heads, heads, columns, x.stride(0), x.stride(1) if x.dim() == 3 else 0),
             *integers(0 if residual is None else residual.stride(0)),
             float_bits(epsilon),

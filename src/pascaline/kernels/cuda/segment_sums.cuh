@@ -46,12 +46,6 @@ PASCALINE_INLINE float4 plus_times(const float4& sum, const float4& value, float
                        sum.w + value.w * factor);
 }
 
-// True in the block that comes last of a segment's sharers.
-PASCALINE_INLINE bool comes_last_of(const Segment& segment, uint32_t* arrivals) {
-    __shared__ uint32_t arrived;
-    return comes_last(arrivals + segment.number, segment.sharers, arrived);
-}
-
 // Of a block's warps, in shared memory.
 class SegmentSums {
   public:
@@ -85,7 +79,7 @@ class SegmentSums {
             const int row = item / QUADS, quad = item % QUADS;
             float most, total;
             const float4 sum = summed(row, quad, most, total);
-            store(row_of_y(row), quad, sum, 1.0f / total);
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 
@@ -142,7 +136,7 @@ class SegmentSums {
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++) parts[i] = next[i];
             }
-            store(row_of_y(row), quad, sum, 1.0f / total);
+            store(row_of_y(row), quad, sum, divide_fast(1.0f, total));
         }
     }
 

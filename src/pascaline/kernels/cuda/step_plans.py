@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
+from pascaline.kernels.cuda.gated_input import plan_gated_input
 from pascaline.kernels.cuda.gather_rows import plan_gather_packed, plan_gather_rows
-from pascaline.kernels.cuda.quantise_gated import plan_quantise_gated
+from pascaline.kernels.cuda.input_memory import ScaledForm
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
@@ -14,6 +15,7 @@ from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_st
 from pascaline.kernels.cuda.sampling import plan_choose_tokens, plan_filter_tokens, plan_shape_logits
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
+from pascaline.kernels.cuda.take_sampled import plan_take_sampled
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import Integers
 
@@ -39,14 +41,14 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "rms_norm of heads": plan_rms_norm(_QUERY, torch.float32, 1e-6),
     "rms_norm of a sum": plan_rms_norm(_X, torch.bfloat16, 1e-6, residual=_X),
     "rms_norm of a sum, two planes": plan_rms_norm(
-        _X, torch.float16, 1e-6, residual=_X, quantised=InputForm(2, 32), has_rows=False
+        _X, torch.float16, 1e-6, residual=_X, form=InputForm(2, 32)
     ),
     "rms_norm in another order, one plane": plan_rms_norm(
-        _X, torch.float16, 1e-6, quantised=InputForm(1, 32, has_permutation=True), has_rows=False
+        _X, torch.float16, 1e-6, form=InputForm(1, 32, has_permutation=True)
     ),
-    "quantise_gated, two planes": plan_quantise_gated(
-        Operation.SILU_AND_MUL, _GATED, _GATED, InputForm(2, 32)
-    ),
+    "quantise_gated, two planes": plan_gated_input(Operation.SILU_AND_MUL, _GATED, _GATED, InputForm(2, 32)),
+    "rms_norm of a sum, scaled": plan_rms_norm(_X, torch.float16, 1e-6, residual=_X, form=ScaledForm()),
+    "scale_gated": plan_gated_input(Operation.SILU_AND_MUL, _GATED, _GATED, ScaledForm()),
     "rotate_and_store in fp16": plan_rotate_and_store(_QUERY, _KEY, _KEY, _ANGLES, _cache(torch.float16)),
     "rotate_and_store in int8, with norms": plan_rotate_and_store(
         _QUERY, _KEY, _KEY, _ANGLES, _cache(torch.int8), HeadNorm(torch.bfloat16, 1e-6)
@@ -71,6 +73,7 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "elementwise gelu_and_mul": plan_elementwise(
         Operation.GELU_AND_MUL, _GATED, _GATED, names=("gate", "up", "y")
     ),
+    "take_sampled": plan_take_sampled(64),
     "shape_logits": plan_shape_logits(_ROWS, _VOCABULARY, _VOCABULARY),
     "choose_tokens": plan_choose_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
     "filter_tokens": plan_filter_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
