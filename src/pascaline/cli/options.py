@@ -33,6 +33,16 @@ class LoadFormat(StrEnum):
     dummy = "dummy"
 
 
+class KeyValueType(StrEnum):
+    """Of the cache."""
+
+    auto = "auto"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+    fp32 = "fp32"
+
+
 MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -53,6 +63,12 @@ ArithmeticOption = Annotated[
 LoadFormatOption = Annotated[
     LoadFormat,
     typer.Option(help="dummy makes weights up, for measuring: of a folder, config.json is enough then"),
+]
+KeyValueOption = Annotated[
+    KeyValueType,
+    typer.Option(
+        help="of keys and values: auto is fp16, or fp32 where plain torch computes; bf16 and int8 on cards"
+    ),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")
