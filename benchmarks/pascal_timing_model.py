@@ -20,13 +20,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from harness.llamacpp_kernels import FORMATS
 from harness.machine import RESULTS, now, software
+from harness.modelled_attention import (
+    ModelledAttention,
+    model_attention_decode,
+    model_attention_prefill,
+)
 from harness.modelled_linears import ModelledLinear, model_decode, model_rows, model_tile
 from harness.modelled_llamacpp import PROMPT_TOKENS, LlamaTimes, model_llamacpp
 from harness.modelled_sweep import compare_measured
 from harness.published import Figure, read_figures
-from timing_model import Card
+from timing_model import Card, Modelled
 
 from pascaline.cli.ending import run
 from pascaline.core.errors import ConfigError
@@ -35,7 +41,7 @@ from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
 
 CASE = "pascal-timing-model"
-_PARTS = ("calibration", "decode", "rows", "tile")
+_PARTS = ("calibration", "decode", "rows", "tile", "attention")
 FITTED = "Q4_0"
 FASTEST = 2
 """Ways of each sweep that are modelled."""
@@ -58,6 +64,11 @@ ROWS_IN_FP32 = ((2, 0), (8, 0), (16, 0))
 
 TILES = ((256, 1, 64), (512, 1, 128), (512, 1, 64), (512, 2, 128))
 """Rows, planes, and inputs of a scale."""
+
+CONTEXT = 8192
+"""Of the sequence whose next token attends to it."""
+
+PROMPT = 2048
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,6 +119,9 @@ def _run(given: argparse.Namespace) -> int:
             for linear in results if name in wanted else ():
                 rows.append(_row(card, name, linear))
                 note(f"  {name}: {_text(linear)}")
+        for attention in _attention(card) if "attention" in wanted else ():
+            rows.append(_attention_row(card, attention))
+            note(f"  attention: {_attention_text(attention)}")
     created = now()
     record = RunRecord(
         kind="bench", created=created, software=software("pascaline", "numpy"), rows=rows, notes=notes
@@ -217,6 +231,39 @@ def _tiles(card: Card) -> Iterator[ModelledLinear]:
         yield model_tile(columns, outputs, rows, InputForm(planes, group, is_quantised=True), card)
 
 
+def _attention(card: Card) -> Iterator[ModelledAttention]:
+    """A layer's, of one sequence."""
+    for dtype in (torch.float16, torch.int8):
+        yield model_attention_decode(CONTEXT, dtype, card)
+    yield model_attention_prefill(PROMPT, torch.float16, card)
+
+
+def _attention_row(card: Card, attention: ModelledAttention) -> Row:
+    bound_s = max(attention.read_s, attention.peak_s)
+    return Row(
+        module=f"{card.gpu.name}: {attention.tokens} tokens, context of {attention.context}",
+        op=f"attention over {_name(attention.cache_dtype)}",
+        phase="decode" if attention.tokens == 1 else "prefill",
+        predicted_s=attention.modelled.time_s,
+        bound_s=bound_s,
+        bound_by="memory" if bound_s == attention.read_s else "compute",
+    )
+
+
+def _attention_text(attention: ModelledAttention) -> str:
+    time_s = attention.modelled.time_s
+    return (
+        f"{attention.tokens} tokens, context of {attention.context}, {_name(attention.cache_dtype)}: "
+        f"{time_s * 1e6:.1f} µs, {attention.read_s / time_s:.3f} of a plain read, "
+        f"{attention.peak_s / time_s:.3f} of the fp32 peak, {_bound(attention.modelled)}; "
+        f"{attention.registers} registers, {attention.local_bytes} bytes local, {attention.blocks} blocks"
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
     bound_s = max(linear.read_s, linear.peak_s)
     bound_by: BoundBy = "memory" if bound_s == linear.read_s else "compute"
@@ -233,13 +280,18 @@ def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
 def _text(linear: ModelledLinear) -> str:
     time_s = linear.modelled.time_s
     unit = "dp4a" if linear.inputs.planes else "fp32"
-    busiest = sorted(linear.modelled.busy.items(), key=lambda item: -item[1])[:3]
     return (
         f"{linear.columns}×{linear.outputs}, {linear.rows} rows, {linear.inputs.planes} planes, scales of "
         f"{linear.inputs.scale_group}: {time_s * 1e6:.1f} µs, {linear.read_s / time_s:.3f} of a plain read, "
-        f"{linear.peak_s / time_s:.3f} of the {unit} peak, bound by {linear.modelled.bound_by}; "
-        f"busy: {', '.join(f'{name} {share:.2f}' for name, share in busiest)}; {linear.registers} registers, "
-        f"{linear.local_bytes} bytes local, {linear.blocks} blocks"
+        f"{linear.peak_s / time_s:.3f} of the {unit} peak, {_bound(linear.modelled)}; "
+        f"{linear.registers} registers, {linear.local_bytes} bytes local, {linear.blocks} blocks"
+    )
+
+
+def _bound(modelled: Modelled) -> str:
+    busiest = sorted(modelled.busy.items(), key=lambda item: -item[1])[:3]
+    return (
+        f"bound by {modelled.bound_by}; busy: {', '.join(f'{name} {share:.2f}' for name, share in busiest)}"
     )
 
 

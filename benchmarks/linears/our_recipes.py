@@ -88,7 +88,7 @@ def _named(name: str, way: LinearWay, product: Product, plan: LaunchPlan | None)
     recipe = way.recipe(product, geometry)
     details: dict[str, object] = {"unit": way.unit, "products": way.products}
     if recipe.plans:
-        details |= _geometry(recipe.plans[-1])
+        details |= _geometry(recipe.main)
     accuracy = "exact" if way.is_exact else "fast"
     return NamedRecipe(name, accuracy, recipe, details)
 

@@ -148,9 +148,22 @@ def _choose(step: Step) -> None:
     step.write(0, np.where(step.predicate(3), step.integer(1), step.integer(2)))
 
 
+_EQUAL, _FIRST, _SECOND = range(3)
+
+
 def _integer_extreme(step: Step) -> None:
+    """The smaller or the greater; of 64 bits by the upper words (XHI), which say whose lower word it is."""
     a, b = _integers(step, 1)
-    step.write(0, np.where(step.predicate(3), np.minimum(a, b), np.maximum(a, b)))
+    is_smaller = step.predicate(3)
+    value = np.where(is_smaller, np.minimum(a, b), np.maximum(a, b))
+    if step.has("XLO"):
+        chosen = step.machine.warps.extreme[step.selected]
+        value = np.where(chosen == _EQUAL, value, np.where(chosen == _FIRST, a, b))
+    if step.has("XHI"):
+        is_first = np.where(is_smaller, a < b, a > b)
+        chosen = np.where(a == b, _EQUAL, np.where(is_first, _FIRST, _SECOND))
+        step.write_flag(step.machine.warps.extreme, chosen.astype(np.uint8))
+    step.write(0, value)
 
 
 def _float_extreme(step: Step) -> None:
@@ -189,6 +202,6 @@ COMPARISONS = {
     "ICMP": operation(_integer_choose, f"{_COMPARISONS} U32"),
     "FCMP": operation(_float_choose, f"{_FLOAT_COMPARISONS} FTZ"),
     "SEL": operation(_choose),
-    "IMNMX": operation(_integer_extreme, "U32"),
+    "IMNMX": operation(_integer_extreme, "U32 XLO XHI"),
     "FMNMX": operation(_float_extreme, "FTZ"),
 }

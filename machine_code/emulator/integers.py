@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emulator.operands import Register
+from emulator.operands import Immediate
 from emulator.operation import operation
 from emulator.step import Step, wrapped
 
@@ -41,18 +41,26 @@ def _iadd(step: Step) -> None:
         step.write_sum(0, a + b + np.uint64(one))
 
 
+def _addend_of_three(step: Step, index: int) -> tuple[Array, int]:
+    """As `_addend`. A constant has 20 bits, of which the first is its sign: nvdisasm writes −2 as 0xffffe."""
+    if step.signs(index).part is not None:
+        return step.integer(index).astype(np.uint64), 0
+    bits, negative = _addend(step, index)
+    if isinstance(step.operand(index), Immediate):
+        bits = np.where(bits >> np.uint64(19) == 1, bits | np.uint64(0xFFF00000), bits)
+    return bits, negative
+
+
 def _iadd3(step: Step) -> None:
-    target = step.operand(0)
-    if isinstance(target, Register) and target.sets_flags and any(step.signs(i).negate for i in (1, 2, 3)):
-        raise step.unknown("the carry of a difference of three")
-    a, b, c = (step.integer(i).astype(np.uint64) for i in (1, 2, 3))
-    total = a + b
-    if step.has("RS"):
-        total = (total >> np.uint64(16)) & np.uint64(0x1FFFF)
-    if step.has("LS"):
-        total = total << np.uint64(16)
-    total = total + c
-    step.write_sum(0, total + step.carry() if step.has("X") else total)
+    if step.has("RS") or step.has("LS"):
+        a, b, c = (step.integer(i).astype(np.uint64) for i in (1, 2, 3))
+        total = a + b
+        total = (total >> np.uint64(16)) & np.uint64(0x1FFFF) if step.has("RS") else total << np.uint64(16)
+        step.write_sum(0, total + c + step.carry() if step.has("X") else total + c)
+        return
+    (a, negative_a), (b, negative_b), (c, negative_c) = (_addend_of_three(step, i) for i in (1, 2, 3))
+    one = step.carry() if step.has("X") else np.uint64(negative_a + negative_b + negative_c)
+    step.write_sum(0, a + b + c + one)
 
 
 def _xmad(step: Step) -> None:

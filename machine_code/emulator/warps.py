@@ -51,6 +51,7 @@ class Warps:
         self.predicates[TRUE_PREDICATE] = True
         self.carry = np.zeros((count, LANES), np.uint8)  # up to 2, of a sum of three
         self.is_zero = np.zeros((count, LANES), bool)  # the flag of the last result with .CC
+        self.extreme = np.zeros((count, LANES), np.uint8)  # whose upper word IMNMX.XHI has chosen
         self.active = thread_exists.copy()
         self.alive = thread_exists.copy()
         self.program_counter = np.zeros(count, np.int64)

@@ -55,11 +55,11 @@ def hub() -> Iterator[StandInHub]:
     state.stop()
 
 
-def _generate(model: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def _generate(model: str, home: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pascaline.cli.app", "generate", model, "--prompt", "hello world"]
     home_variables = {"HF_HOME": str(home / "hf"), "PASCALINE_CACHE": str(home / "pascaline")}
     return subprocess.run(
-        [*command, "--max-tokens", "4", "--ignore-eos", "--json"],
+        [*command, "--max-tokens", "4", "--ignore-eos", "--json", *more],
         env=os.environ | home_variables | environment,
         capture_output=True,
         text=True,
@@ -84,6 +84,23 @@ def test_safetensors_with_and_without_a_network(
         assert again.returncode == 0, again.stderr
         assert json.loads(again.stdout)["token_ids"] == said["token_ids"]
     assert len(hub.requests) == asked
+
+
+def test_a_dummy_comes_without_its_weights(
+    hub: StandInHub, checkpoint: dict[str, bytes], tmp_path: Path
+) -> None:
+    hub.add("tiny/llama", checkpoint)
+    dummy = ("--load-format", "dummy")
+    first = _generate("tiny/llama", tmp_path, *dummy, HF_ENDPOINT=hub.url)
+    assert first.returncode == 0, first.stderr
+    fetched = {path.rpartition("/")[2] for path in hub.asked("file") if "resolve" in path}
+    assert fetched == {name for name in checkpoint if not name.endswith(".safetensors")}
+    # With the weights here, too, it is the same model.
+    whole = _generate("tiny/llama", tmp_path, HF_ENDPOINT=hub.url)
+    assert whole.returncode == 0, whole.stderr
+    again = _generate("tiny/llama", tmp_path, *dummy, HF_ENDPOINT=hub.url)
+    said, said_again, of_weights = (json.loads(ran.stdout)["token_ids"] for ran in (first, again, whole))
+    assert said == said_again != of_weights
 
 
 def test_a_split_gguf(hub: StandInHub, tmp_path: Path, demo_path: Path) -> None:

@@ -67,6 +67,8 @@ SUMS = {
     "a - b": lambda a, b, c: a - b,
     "a + b + c": lambda a, b, c: a + b + c,
     "a - b - c": lambda a, b, c: a - b - c,
+    "0u - a - 2u - b": lambda a, b, c: -a - 2 - b,
+    "a + b - 0x7000u": lambda a, b, c: a + b - 0x7000,
     "a * b": lambda a, b, c: a * b,
     "a * b + c": lambda a, b, c: a * b + c,
     "a * 37u - 5u": lambda a, b, c: a * 37 - 5,
@@ -81,6 +83,9 @@ SUMS = {
     "(((u64)a << 32 | b) * ((u64)c << 32 | a)) >> 32": lambda a, b, c: (a << 32 | b) * (c << 32 | a) >> 32,
     "(((u64)a << 32 | b) + ((u64)b << 32 | c) + ((u64)c << 32 | a)) >> 32": lambda a, b, c: (
         (a << 32 | b) + (b << 32 | c) + (c << 32 | a) >> 32
+    ),
+    "(((u64)a << 32 | b) + ((u64)b << 32 | c) - ((u64)c << 32 | a)) >> 32": lambda a, b, c: (
+        (a << 32 | b) + (b << 32 | c) - (c << 32 | a) >> 32
     ),
     "(a << 4) + b": lambda a, b, c: (a << 4) + b,
     "((s64)pa + (s64)sa * 16) - (s64)pa >> 4": lambda a, b, c: _s(a),
@@ -146,6 +151,13 @@ COMPARISONS = {
     "max(min(sa, sb), sc)": lambda a, b, c: max(min(_s(a), _s(b)), _s(c)),
     "min(max(sa, sb), sc)": lambda a, b, c: min(max(_s(a), _s(b)), _s(c)),
     "max(sa, sb)": lambda a, b, c: max(_s(a), _s(b)),
+    "min((u64)a << 32 | b, (u64)c << 32 | a)": lambda a, b, c: min(a << 32 | b, c << 32 | a),
+    "min((u64)a << 32 | b, (u64)c << 32 | a) >> 32": lambda a, b, c: min(a, c),
+    "max((u64)a << 32 | b, (u64)c << 32 | a)": lambda a, b, c: max(a << 32 | b, c << 32 | a),
+    "min((s64)((u64)a << 32 | b), (s64)((u64)c << 32 | a))": lambda a, b, c: min(
+        _s(a << 32 | b, 64), _s(c << 32 | a, 64)
+    ),
+    "max((s64)((u64)a << 32 | b), (s64)((u64)c << 32 | a)) >> 32": lambda a, b, c: max(_s(a), _s(c)),
     "sa < sb ? c : a": lambda a, b, c: c if _s(a) < _s(b) else a,
     "a <= b": lambda a, b, c: a <= b,
     "sa >= sb && sb > sc || a == c": lambda a, b, c: _s(a) >= _s(b) > _s(c) or a == c,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import pytest
 import torch
-from linear_harness import Execute, as_array
-from test_cuda_ops import memory_of
+from linear_harness import Execute
+from stand_in_workspace import run_step
 
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Policy
@@ -20,34 +18,17 @@ from pascaline.kernels.cuda.fused_kernels import (
     ROTATE_AND_STORE,
 )
 from pascaline.kernels.cuda.fusion import fuse
-from pascaline.kernels.cuda.linear_product import product_of
-from pascaline.kernels.cuda.linear_way import LinearWay
-from pascaline.kernels.cuda.program import CardProgram
-from pascaline.kernels.cuda.quantise_input import QUANTISED_BUFFERS
-from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda_linear import in_slabs
-from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.packed_cases import PackedForm, random_packed
 from pascaline.kernels.recording import RecordedLaunch
-from pascaline.weights import Dense, Slabbed, Weight
+from pascaline.weights import Dense, Weight
 
 TOKENS, HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, INNER, VOCABULARY = 5, 64, 4, 2, 16, 96, 50
 LIMITS = ChipLimits((8, 0), 28)
 RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14}
 ROOFLINE = Roofline("a card", "cuda", "8.0", RATES, bytes_per_s=1e12, memory_bytes=24 << 30, launch_s=2e-6)
 CHIP = Chip(torch.device("cuda"), LIMITS, ROOFLINE)
-
-
-CHANGED = {
-    "rms_norm.cu": ("residual",),
-    "store_rows.cu": ("cache",),
-    "rotate_and_store.cu": ("key_cache", "value_cache"),
-    "scale_back.cu": ("y",),
-}
-"""Buffers of which launches change some, by their files."""
-MADE = (*QUANTISED_BUFFERS, "scaled", "factors")
-"""What is made for linears."""
 
 
 @dataclass
@@ -58,6 +39,7 @@ class Style:
     norms_around: bool = False
     packed: PackedForm | None = None
     gate: str = "silu_and_mul"
+    cache_dtype: torch.dtype = torch.float16
 
 
 class Decoder:
@@ -68,8 +50,10 @@ class Decoder:
         self._generator = torch.Generator().manual_seed(0)
         self.positions, self.slots = torch.tensor([4, 0, 9, 3, 5]), torch.tensor([17, -1, 3, 4, 31])
         self.cosine, self.sine = torch.randn(2, 10, HEAD_DIM // 2, generator=self._generator)
-        cache = torch.zeros(2, KEY_HEADS, 16, HEAD_DIM).half()
+        cache = torch.zeros(2, KEY_HEADS, 16, HEAD_DIM).to(style.cache_dtype)
         self.caches = [cache.clone().transpose(1, 2) for _ in range(4)]
+        has_scales = style.cache_dtype == torch.int8
+        self.scales = [torch.zeros(cache.shape[:3]) if has_scales else None for _ in self.caches]
 
     def _weight(self, *shape: int) -> Dense:
         return Dense(torch.randn(shape, generator=self._generator).half() / shape[-1] ** 0.5)
@@ -96,8 +80,9 @@ class Decoder:
             self._launch(OPS["rotary"], "", each, self.positions, self.cosine, self.sine)
             for each in (query, key)
         )
-        for rows, cache in zip((key, value), self.caches[2 * layer :], strict=False):
-            self._launch(OPS["store_rows"], "", rows, self.slots, cache)
+        for rows, index in zip((key, value), (2 * layer, 2 * layer + 1), strict=True):
+            cache, scales = self.caches[index], self.scales[index]
+            self._launch(OPS["store_rows"], "", rows, self.slots, cache, scales)
         return self._linear(query.flatten(1), HIDDEN)
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -119,59 +104,6 @@ class Decoder:
         return recorder.launches, logits
 
 
-class StandIn:
-    """In the place of a `Workspace`, its `OpRunner` and `LinearRunner`: recipes run as `execute` does."""
-
-    def __init__(self, execute: Execute) -> None:
-        self._execute = execute
-        self.ops, self.limits = self, LIMITS
-        self._made: dict[object, Recipe] = {}
-
-    def __call__(
-        self, key: object, make: Callable[[], Recipe], buffers: Mapping[str, torch.Tensor | None]
-    ) -> None:
-        recipe = make()
-        assert self._made.setdefault(key, recipe) == recipe, "launches that are not alike are bound as one"
-        self._run(recipe, buffers)
-
-    def linears(
-        self,
-        way: LinearWay,
-        x: torch.Tensor,
-        weight: Dense | Slabbed,
-        bias: torch.Tensor | None,
-        out: torch.Tensor,
-        *,
-        is_gated: bool = False,
-    ) -> None:
-        recipe = way.recipe(product_of(weight, x.shape[0], LIMITS, is_gated=is_gated), None)
-        stored = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
-        handed_on = {
-            name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()
-        }
-        self._run(recipe, {**stored, **handed_on, "x": x, "bias": bias, "y": out})
-
-    def _run(self, recipe: Recipe, buffers: Mapping[str, torch.Tensor | None]) -> None:
-        arrays = {name: as_array(memory_of(each)) for name, each in buffers.items() if each is not None}
-        for plan in recipe.plans:
-            changed = CHANGED.get(plan.specialisation.file, ())
-            is_linear = plan.specialisation.file.startswith("linear")
-            written = [] if changed == ("y",) else ["y"] if is_linear else ["y", *MADE]
-            outputs, updates = (
-                [name for name in names if name in plan.arguments] for names in (written, changed)
-            )
-            self._execute(plan, arrays, outputs, updates=updates)
-
-
-def run(step: CardProgram, execute: Execute) -> torch.Tensor:
-    """What the launches compute, in memory that they share."""
-    placed, result = step.placed(torch.full((step.nbytes,), 0x7F, dtype=torch.uint8))
-    workspace = cast(Workspace, StandIn(execute))
-    for each in placed:
-        each.kernel.launch(*each.inputs, out=each.out, workspace=workspace, **each.parameters)
-    return result.clone()
-
-
 def by_linears(*ways: str) -> tuple[Kernel, ...]:
     """Of linears those alone."""
     names = {f"cuda.linear_{way}" for way in ways}
@@ -189,8 +121,8 @@ def both_ways(
             if not is_fused:
                 patch.setattr(program, "fuse", lambda launches, logits, _: (launches, logits))
             made = program.CardProgram(*decoder.record(), CHIP)
-        results.append(run(made, execute))
-        caches.append(decoder.caches)
+        results.append(run_step(made, LIMITS, execute))
+        caches.append([*decoder.caches, *(each for each in decoder.scales if each is not None)])
         launched.append(made.launches)
     assert results[0].isfinite().all()
     assert results[0].any()
@@ -213,6 +145,14 @@ def test_fused_steps_have_the_same_bits(
     assert covered.count(ADD_NORM.ops) == 3
     assert covered.count(("linear", "silu_and_mul")) == 2
     assert sum(map(len, covered)) == len(recorded)
+
+
+@pytest.mark.parametrize("heads_are_normalised", [False, True])
+def test_fused_steps_store_codes_and_their_scales(heads_are_normalised: bool, execute: Execute) -> None:
+    style = Style(heads_are_normalised, cache_dtype=torch.int8)
+    _, fused = both_ways(style, KERNELS, execute)
+    kernel = NORM_ROTATE_AND_STORE if heads_are_normalised else ROTATE_AND_STORE
+    assert [each.kernel.ops for each in fused].count(kernel.ops) == 2
 
 
 @pytest.mark.parametrize("gate", ["silu_and_mul", "gelu_and_mul"])
@@ -267,8 +207,8 @@ def test_only_queries_keys_and_values_that_belong_together_are_one_launch(differ
         query, key, value = qkv.view(1, 3 * KEY_HEADS, HEAD_DIM).split(KEY_HEADS, dim=1)
         query = launch(OPS["rotary"], "", query, ones, *tables)
         key = launch(OPS["rotary"], "", key, others if different == "positions" else ones, *tables)
-        launch(OPS["store_rows"], "", key, ones, keys)
-        launch(OPS["store_rows"], "", value, others if different == "slots" else ones, values)
+        launch(OPS["store_rows"], "", key, ones, keys, None)
+        launch(OPS["store_rows"], "", value, others if different == "slots" else ones, values, None)
         again = key if different == "key is read again" else query
         result = launch(OPS["add"], "", query.flatten(1), again.flatten(1))
     fused, _ = fuse(recorder.launches, result, CHIP)

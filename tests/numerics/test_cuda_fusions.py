@@ -6,7 +6,8 @@ import numpy
 import pytest
 import torch
 from linear_harness import Execute, as_array
-from test_cuda_ops import as_part, memory_of
+from stand_in_workspace import memory_of
+from test_cuda_ops import as_part
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 import torch
 from linear_harness import FORMS, Execute, as_array
+from stand_in_workspace import memory_of
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Op
@@ -59,12 +60,6 @@ def operands_of(op: Op, case: Case) -> Operands:
 
 def in_fp64(value: object) -> object:
     return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-
-def memory_of(tensor: torch.Tensor) -> torch.Tensor:
-    """Its elements and what lies between them, flat."""
-    span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return torch.as_strided(tensor, (span if tensor.numel() else 0,), (1,), tensor.storage_offset())
 
 
 def recipe_of(kernel: Kernel, operands: Operands, parameters: Mapping[str, float]) -> Recipe:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy
 import pytest
 import torch
+from emulated_card import emulate
 from linear_harness import Execute
 from sampling_cases import compare_sampled, random_logits, random_sequences
 
@@ -17,6 +18,7 @@ from pascaline.engine.sampler import Sampled, sample_by_torch, uniform
 from pascaline.engine.sampling_call import CallMaker, results_of
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from pascaline.engine.sequence import Sequence
+from pascaline.hardware.nvrtc import nvrtc_libraries
 from pascaline.kernels.cuda import sampling
 
 INFINITY = math.inf
@@ -57,8 +59,7 @@ def sample_on_card(
     return results_of(sequences, vocabulary, buffers["choices"], buffers["reports"])
 
 
-@pytest.mark.parametrize("seed", range(16))
-def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
+def check_choices(seed: int, execute: Execute) -> None:
     shuffle = random.Random(seed)
     vocabulary = shuffle.choice([1, 2, 15, 65, 511, 1000, 4096, 4099, 8193])
     logits = random_logits(shuffle, 12, vocabulary)
@@ -68,6 +69,17 @@ def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
         sample_by_torch(logits, sequences),
         sequences,
     )
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
+    check_choices(seed, execute)
+
+
+@pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
+@pytest.mark.parametrize("seed", [0, 9, 11])
+def test_machine_code_of_pascal_chooses_the_same(seed: int) -> None:
+    check_choices(seed, emulate)
 
 
 def sequence_of(params: SamplingParams, seed: int = 0, output: tuple[int, ...] = ()) -> Sequence:
@@ -111,6 +123,24 @@ def test_equals_behind_others(execute: Execute) -> None:
     ]
     rows = logits.expand(len(sequences), -1)
     compare_sampled(sample_on_card(rows, sequences, execute), sample_by_torch(rows, sequences), sequences)
+
+
+def test_reports_that_end_among_nearly_a_window_of_equals(execute: Execute) -> None:
+    """Those before them are reported, too."""
+    logits = torch.full((1, 3000), -9.0)
+    logits[0, 100:1120] = 0.0
+    logits[0, 2000:2010] = torch.arange(10) + 1.0
+    sequences = [sequence_of(SamplingParams(temperature=0.0, logprobs=20))]
+    (found,) = sample_on_card(logits, sequences, execute)
+    assert found.top_logprobs is not None
+    assert [token for token, _ in found.top_logprobs] == [*range(2009, 1999, -1), *range(100, 110)]
+
+
+def test_top_p_that_ends_at_a_border(execute: Execute) -> None:
+    """A half of four equals are two."""
+    sequences = [sequence_of(SamplingParams(top_p=0.5), seed) for seed in range(30)]
+    found = sample_on_card(torch.zeros(30, 4), sequences, execute)
+    assert {item.token_id for item in found} == {0, 1}
 
 
 def test_rows_that_are_no_numbers_are_told(execute: Execute) -> None:

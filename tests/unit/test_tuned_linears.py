@@ -259,7 +259,7 @@ def test_measured_geometries_are_what_is_compiled(weight: Slabbed) -> None:
     sizes = {"M": 60, "N": 512, "K": 1024}
     kernel = Policy(chip, KERNELS).decide(OPS["linear"], sizes, operands).kernel
     assert kernel.name == "cuda.linear_tile_two_planes"
-    assert kernel.recipe(chip, sizes, operands, {}).plans[-1].specialisation == other.specialisation
+    assert kernel.recipe(chip, sizes, operands, {}).main.specialisation == other.specialisation
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -282,7 +282,7 @@ def test_candidates_whose_numbers_are_wrong_are_no_candidates(weight: Slabbed) -
 
     def wrong_where_fast(product: Product, recipe: Recipe, rounds: int) -> float:
         seconds = by_grid(product, recipe)
-        if seconds < slowest[recipe.plans[-1].specialisation.file]:
+        if seconds < slowest[recipe.main.specialisation.file]:
             raise CandidateError("on purpose")
         return seconds
 
@@ -301,7 +301,7 @@ def test_a_candidate_may_fail_when_it_is_measured_again(weight: Slabbed) -> None
     failed: list[str] = []
 
     def fails_again(product: Product, recipe: Recipe, rounds: int) -> float:
-        file = recipe.plans[-1].specialisation.file
+        file = recipe.main.specialisation.file
         if rounds > 1 and file not in failed:
             failed.append(file)
             raise CandidateError("on purpose")

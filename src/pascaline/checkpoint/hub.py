@@ -41,14 +41,16 @@ _LONG = Patience(timeout_s=30.0, tries=3)
 _ROOM = "Make room, or point HF_HOME to a folder with room that you may write to"
 
 
-def fetch_model(wanted: HubReference, report: ProgressCallback) -> Path:
+def fetch_model(wanted: HubReference, report: ProgressCallback, *, with_weights: bool) -> Path:
     """The folder of a hub model, or its GGUF file, downloaded or from the hub's cache.
+
+    Without weights it is a folder with the rest; a GGUF has all in one.
 
     Raises
     ------
     CheckpointError : no such model, no access to it, no network, no room, or nothing that we read.
     """
-    return HubModel(wanted, report).fetch()
+    return HubModel(wanted, report).fetch(with_weights=with_weights)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class HubModel:
         self.listing = self._settle()
         self.snapshot = self._cache.snapshot(self.listing.commit)
 
-    def fetch(self) -> Path:
-        """All that the model is made of, here; returns its file or folder."""
+    def fetch(self, *, with_weights: bool = True) -> Path:
+        """All that the model is made of, or what is no weights, here; returns its file or folder."""
         name = self.wanted.name
         with self.complete():
             ggufs = gguf_names(self.wanted, self.listing)
@@ -88,7 +90,8 @@ class HubModel:
                 self.bring(ggufs, f"fetching {name}")
                 return self.snapshot / ggufs[0]
             self.bring(settings_names(self.listing), f"fetching the settings of {name}")
-            self.bring(weight_names(self.listing, self.snapshot), f"fetching {name}")
+            if with_weights:
+                self.bring(weight_names(self.listing, self.snapshot), f"fetching {name}")
             return self.snapshot
 
     def has(self, name: str) -> bool:

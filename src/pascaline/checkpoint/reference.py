@@ -26,8 +26,8 @@ class ResolvedModel:
     served_name: str
 
 
-def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
-    """Find a model, downloading it when it is not on this machine yet.
+def resolve(model: str, report: ProgressCallback, *, with_weights: bool = True) -> ResolvedModel:
+    """Find a model, downloading it when it is not on this machine yet, or all of it but its weights.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def resolve(model: str, report: ProgressCallback) -> ResolvedModel:
         return found
     from pascaline.checkpoint.hub import fetch_model  # its library takes 0.2 s to import
 
-    return ResolvedModel(fetch_model(found, report), found.name)
+    return ResolvedModel(fetch_model(found, report, with_weights=with_weights), found.name)
 
 
 def locate(model: str, report: ProgressCallback) -> ResolvedModel | HubReference:

@@ -151,11 +151,9 @@ def _open_weights(folder: Path) -> dict[str, SafetensorsFile]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether there is any file of weights in the folder, or of one that says where they are."""
-    return any(
-        entry.name == INDEX or entry.name.endswith((".safetensors", ".gguf", *PICKLE_SUFFIXES))
-        for entry in folder.iterdir()
-    )
+    """Whether there is any file of weights in the folder."""
+    suffixes = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
+    return any(entry.name.endswith(suffixes) for entry in folder.iterdir())
 
 
 def single_weight_file(names: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""What a step holds beside weights and KV cache, at most: by native CPU kernels, and by plain torch."""
+"""What a step holds beside weights and KV cache, at most: by the kernels of CPUs or cards, or by plain torch."""
 
 from __future__ import annotations
 
@@ -79,9 +79,6 @@ def torch_bytes(
     the rotary tables.
     """
     heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
-    feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
-    tokens = 4 * max_batch_tokens * max(attention, feed_forward)
     gathered = max(min(GATHERED_TOKENS, max_sequences * max_model_len), max_model_len)
     context = 4 * gathered * (2 * kv_heads * size + 2 * heads)
     scored_heads = heads if config.attn_logit_softcapping else 1
@@ -91,7 +88,38 @@ def torch_bytes(
     rows = min(max_batch_tokens, max_sequences)
     logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
     tables = rotary_bytes(config, max_model_len)
+    tokens = _tokens_bytes(config, max_batch_tokens)
     return tokens + context + scored + tables + logits + 4 * SCRATCH_ELEMENTS[device_kind]
+
+
+def _tokens_bytes(config: ModelConfig, max_batch_tokens: int) -> int:
+    """The residual stream and what attention or the feed-forward block makes of it, in fp32, op by op."""
+    heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    attention = 3 * config.hidden_size + 4 * heads * size + 4 * kv_heads * size
+    feed_forward = 3 * config.hidden_size + 3 * config.intermediate_size
+    return 4 * max_batch_tokens * max(attention, feed_forward)
+
+
+def card_bytes(
+    config: ModelConfig,
+    max_batch_tokens: int,
+    max_sequences: int,
+    max_model_len: int,
+    held: Sequence[HeldWeight],
+) -> int:
+    """With the kernels of cards: a step launched op by op, the memory that all graphs share, and the rest.
+
+    The rest are the logits (of every token, where prompt log-probabilities are wanted), copies of those that
+    penalties change, a step's input (of which the page table is the most), the rotary tables, and what linears
+    hand on and blocks leave for the last of them.
+    """
+    rows = min(max_batch_tokens, max_sequences)
+    logits = 4 * config.vocab_size * (max_batch_tokens + 2 * rows)
+    graphs = arena_bytes(config, max_sequences, max_sequences, held)
+    inputs = 32 * max_batch_tokens + 4 * max_sequences * (pages_for(max_model_len) + 2)
+    tables = rotary_bytes(config, max_model_len)
+    tokens = _tokens_bytes(config, max_batch_tokens)
+    return tokens + logits + graphs + inputs + tables + card_linears_bytes(max_batch_tokens, held)
 
 
 def card_linears_bytes(max_batch_tokens: int, held: Sequence[HeldWeight]) -> int:

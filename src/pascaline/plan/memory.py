@@ -12,7 +12,7 @@ from pascaline.checkpoint.model_config import ModelConfig, RopeScaling
 from pascaline.core.errors import ConfigError, OutOfMemoryError
 from pascaline.core.units import format_bytes
 from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
-from pascaline.plan.activations import DeviceKind, card_linears_bytes, native_bytes, torch_bytes
+from pascaline.plan.activations import DeviceKind, card_bytes, card_linears_bytes, native_bytes, torch_bytes
 from pascaline.workload.holdings import HeldWeight
 
 RUNTIME_BYTES = {"cpu": 240 << 20, "cuda": 600 << 20}
@@ -60,6 +60,7 @@ class MemoryRequest:
     """What the division starts from.
 
     `held` are the weights, `native_threads` those of the CPU's native kernels: 0 where plain torch computes.
+    `has_card_kernels` says that a card's attention and all else are kernels of ours.
     """
 
     device_kind: DeviceKind
@@ -73,6 +74,7 @@ class MemoryRequest:
     key_value_element_bytes: int
     held: Sequence[HeldWeight] = ()
     native_threads: int = 0
+    has_card_kernels: bool = False
 
 
 def runtime_bytes(device_kind: DeviceKind, weights_bytes: int) -> int:
@@ -101,6 +103,8 @@ def _activation_bytes(config: ModelConfig, request: MemoryRequest, context: int)
     sizes = (request.max_batch_tokens, request.max_sequences, context)
     if request.native_threads:
         return native_bytes(config, *sizes, request.held, request.native_threads)
+    if request.has_card_kernels:
+        return card_bytes(config, *sizes, request.held)
     plain = torch_bytes(config, *sizes, request.device_kind)
     if request.device_kind == "cpu":
         return plain

@@ -81,6 +81,7 @@ class Placement:
                 key_value_element_bytes=self.key_value_element_bytes,
                 held=self.held,
                 native_threads=self.device.native_threads,
+                has_card_kernels=self.device.kind == "cuda",
             ),
         )
 

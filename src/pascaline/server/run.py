@@ -95,7 +95,7 @@ def run_server(
         raise ConfigError("the API key is empty", expected="some characters", remedy="Or leave --api-key out")
     with bind(config.host, config.port) as listener:
         # Outside of the event loop, where Ctrl-C ends a download at once.
-        resolved = resolve(config.model, report)
+        resolved = resolve(config.model, report, with_weights=config.engine.load_format != "dummy")
         llm = AsyncLLM(ModelText.load(resolved.path, config.engine.load_format))
         engine = replace(config.engine, model_path=str(resolved.path))
         app = create_app(llm, resolved.served_name, config.api_key)

@@ -7,7 +7,7 @@
 // HAS_WINDOW; HAS_SOFT_CAP.
 #pragma once
 #include "platform_exponential.cuh"
-#include "platform_votes.cuh"
+#include "platform_lanes.cuh"
 
 constexpr int INT8 = 3;  // of CACHE_TYPE
 constexpr int PAGE_SIZE = 16;

@@ -52,26 +52,34 @@ struct Split {
         }
     }
 
-    // All parts. PERF: every thread finds its head's factors itself, so that none waits for another.
+    // All parts. PERF: every thread finds its head's factors itself, so that none waits for another, and loads
+    // several parts at once, the last one again where there are no more.
     PASCALINE_INLINE void merge(const float* parts, float* y) const {
         each_vector([&](int head, int place) {
-            const float* const maxima = parts + HEADS * HEAD_DIM + head;
+            const auto part_of = [&](int index) { return parts + size_t(min(index, count - 1)) * PART_FLOATS; };
+            const int maximum = HEADS * HEAD_DIM + head;
             float highest = NOTHING_SEEN;
-#pragma unroll 8
-            for (int part = 0; part < count; part++) {
-                highest = fmaxf(highest, load_fresh(maxima + part * PART_FLOATS));
+#pragma unroll 1
+            for (int first = 0; first < count; first += 8) {
+#pragma unroll
+                for (int i = 0; i < 8; i++) highest = fmaxf(highest, load_fresh(part_of(first + i) + maximum));
             }
             Numbers total = {};
             float sum = 0.0f;
-#pragma unroll 4
-            for (int part = 0; part < count; part++) {
-                const auto* const fours = reinterpret_cast<const float4*>(parts + part * PART_FLOATS + place);
-                Numbers numbers;
-                numbers.set(load_fresh(fours), load_fresh(fours + 1));
-                const float factor = power_of_two(load_fresh(maxima + part * PART_FLOATS) - highest);
-                sum = fmaf(factor, load_fresh(maxima + part * PART_FLOATS + HEADS), sum);
+#pragma unroll 1
+            for (int first = 0; first < count; first += 4) {
 #pragma unroll
-                for (int i = 0; i < VECTOR; i++) total.values[i] = fmaf(factor, numbers.values[i], total.values[i]);
+                for (int i = 0; i < 4; i++) {
+                    const float* const part = part_of(first + i);
+                    const auto* const fours = reinterpret_cast<const float4*>(part + place);
+                    Numbers numbers;
+                    numbers.set(load_fresh(fours), load_fresh(fours + 1));
+                    const float own = power_of_two(load_fresh(part + maximum) - highest);
+                    const float factor = first + i < count ? own : 0.0f;
+                    sum = fmaf(factor, load_fresh(part + maximum + HEADS), sum);
+#pragma unroll
+                    for (int j = 0; j < VECTOR; j++) total.values[j] = fmaf(factor, numbers.values[j], total.values[j]);
+                }
             }
             store(y, head, place, total, sum);
         });

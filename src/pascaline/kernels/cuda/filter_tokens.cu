@@ -36,7 +36,7 @@ struct Shared {
     uint32_t arrived;
 };
 
-// The token that a line with filters is given, `kept_mass` being that of those that min-p leaves; or the last of those to
+// The token that a line with filters is given, `kept_mass` being that of all that min-p leaves; or the last of those to
 // report.
 PASCALINE_INLINE Found select(const Line& line, Selection& selection, const uint64_t& kept_mass, const Job& job) {
     constexpr int RANK = 0, TOP_P = 1, DRAW = 2;

@@ -48,6 +48,11 @@ class Recipe:
         """The launches of ours among the steps."""
         return tuple(step for step in self.steps if isinstance(step, LaunchPlan))
 
+    @property
+    def main(self) -> LaunchPlan:
+        """The launch whose geometry is chosen; where none has a choice the last of ours."""
+        return next((plan for plan in reversed(self.plans) if plan.geometry is not None), self.plans[-1])
+
 
 class Kernels(Protocol):
     """A `KernelSet`, or what stands for one."""
