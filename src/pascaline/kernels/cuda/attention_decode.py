@@ -29,7 +29,7 @@ _RESERVED_BYTES = 1 << 10
 """Of shared memory, a block."""
 _STATIC_BYTES = 16
 """Of shared memory, that the kernel has beside what a launch asks for."""
-_MOST_BYTES_ON_THEIR_WAY = 192 << 10
+_MOST_BYTES_ON_THEIR_WAY = 128 << 10
 """More than any multiprocessor's share of its memory's rate times the time that a read takes."""
 
 
