@@ -21,12 +21,14 @@ struct Report {
     float logits[MOST_REPORTED];
 };
 
+struct Gathered {
+    BlockBins bins;
+    float values[CHUNK];  // of threads that have them; so that the loop over them need not be unrolled
+};
+
 struct Shared {
     union {
-        struct {
-            BlockBins bins;
-            float values[CHUNK];  // of threads that have them; so that the loop over them need not be unrolled
-        };
+        Gathered gathered;
         SelectionMemory selection;
     };
     uint64_t longs[WARPS];
@@ -95,14 +97,16 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
             values[item] = id < vocabulary ? load_fresh(tokens.logits + id) : 0.0f;
         }
 #pragma unroll
-        for (int item = 0; item < ITEMS; item++) shared.values[item * THREADS + threadIdx.x] = bounded(values[item]);
+        for (int item = 0; item < ITEMS; item++) {
+            shared.gathered.values[item * THREADS + threadIdx.x] = bounded(values[item]);
+        }
     }
-    shared.bins.clear();
+    shared.gathered.bins.clear();
     uint64_t kept_mass = 0;
     uint32_t weightless = 0;  // mostly many in one bin: added to it at once
 #pragma unroll 1
     for (int item = 0; item < ITEMS; item++) {
-        const float logit = shared.values[item * THREADS + threadIdx.x];
+        const float logit = shared.gathered.values[item * THREADS + threadIdx.x];
         if (first + item * THREADS >= vocabulary || !tokens.has(logit)) continue;
         const uint64_t weight = tokens.weight(logit);
         const int bin = tokens.bin(logit);
@@ -110,16 +114,16 @@ filter_tokens(const float* __restrict__ logits, const float* __restrict__ shaped
         if (weight == 0 && bin == BINS - 1) {
             weightless++;
         } else {
-            shared.bins.add(bin, weight);
+            shared.gathered.bins.add(bin, weight);
         }
     }
-    if (weightless > 0) atomicAdd(&shared.bins.counts[BINS - 1], weightless);
+    if (weightless > 0) atomicAdd(&shared.gathered.bins.counts[BINS - 1], weightless);
     kept_mass = over_block<SumOfValues>(kept_mass, shared.longs);
     Bins& bins = all_bins[blockIdx.y];
     const int bin = threadIdx.x;
-    if (shared.bins.counts[bin] > 0) {
-        atomicAdd(&bins.counts[bin], shared.bins.counts[bin]);
-        const uint64_t mass = shared.bins.mass(bin);
+    if (shared.gathered.bins.counts[bin] > 0) {
+        atomicAdd(&bins.counts[bin], shared.gathered.bins.counts[bin]);
+        const uint64_t mass = shared.gathered.bins.mass(bin);
         if (mass > 0) atomicAdd(&bins.masses[bin], mass);
     }
     if (bin == 0 && kept_mass > 0) atomicAdd(&bins.kept_mass, kept_mass);

@@ -20,6 +20,11 @@ struct Interval {
     int32_t bin;
 };
 
+struct TokenWindow {
+    uint64_t places[WINDOW];
+    uint64_t sums[WINDOW];  // of weights, from the window's first token on
+};
+
 struct SelectionMemory {
     uint64_t longs[WARPS];
     uint32_t words[WARPS];
@@ -27,10 +32,7 @@ struct SelectionMemory {
     uint32_t ranks[BINS];
     union {
         BlockBins parts;
-        struct {
-            uint64_t places[WINDOW];
-            uint64_t sums[WINDOW];  // of weights, from the window's first token on
-        } window;
+        TokenWindow window;
     };
     Interval interval;
     uint64_t mass, window_mass, window_sum;
