@@ -33,6 +33,13 @@ class LoadFormat(StrEnum):
     dummy = "dummy"
 
 
+class Speculation(StrEnum):
+    """Whether tokens are computed ahead."""
+
+    auto = "auto"
+    off = "off"
+
+
 MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -53,6 +60,10 @@ ArithmeticOption = Annotated[
 LoadFormatOption = Annotated[
     LoadFormat,
     typer.Option(help="dummy makes weights up, for measuring: of a folder, config.json is enough then"),
+]
+SpeculationOption = Annotated[
+    Speculation,
+    typer.Option(help="auto computes ahead what followed before in the same text, where that pays"),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")

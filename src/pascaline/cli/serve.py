@@ -18,6 +18,8 @@ from pascaline.cli.options import (
     LoadFormatOption,
     MaxModelLenOption,
     ModelArgument,
+    Speculation,
+    SpeculationOption,
 )
 from pascaline.cli.progress_bars import ProgressBars
 from pascaline.cli.start_up import describe_stages
@@ -39,6 +41,7 @@ def serve(
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
     arithmetic: ArithmeticOption = Arithmetic.auto,
     load_format: LoadFormatOption = LoadFormat.auto,
+    speculation: SpeculationOption = Speculation.auto,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="most new tokens in one step")] = 512,
     max_sequences: Annotated[int, typer.Option(min=1, help="most sequences in one step")] = 64,
 ) -> None:
@@ -55,6 +58,7 @@ def serve(
         gpu_memory_utilization=gpu_memory_utilization,
         arithmetic=arithmetic.value,
         load_format=load_format.value,
+        speculation=speculation.value,
         max_batch_tokens=max_batch_tokens,
         max_sequences=max_sequences,
     )

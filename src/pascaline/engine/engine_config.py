@@ -9,6 +9,7 @@ from pascaline.core.errors import ConfigError
 from pascaline.kernels.policy import ARITHMETICS, Arithmetic
 
 LoadFormat = Literal["auto", "dummy"]
+Speculation = Literal["auto", "off"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class EngineConfig:
         bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards.
     key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else.
     load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.
+    speculation : "auto" computes tokens ahead that followed the last ones before in the same text, where more
+        tokens a second come of that; what is generated is the same.
     """
 
     model_path: str
@@ -41,6 +44,7 @@ class EngineConfig:
     arithmetic: Arithmetic = "auto"
     key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto"
     load_format: LoadFormat = "auto"
+    speculation: Speculation = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
@@ -51,6 +55,8 @@ class EngineConfig:
             raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected="auto, fp16 or fp32")
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format is {self.load_format!r}", expected="auto or dummy")
+        if self.speculation not in ("auto", "off"):
+            raise ConfigError(f"speculation is {self.speculation!r}", expected="auto or off")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:
