@@ -153,7 +153,7 @@ def test_the_strategies_build_every_message_and_setting() -> None:
     assert set(typing.get_args(ToEngine)) == {Start, Submit, Abort, Shutdown}
     assert set(typing.get_args(FromEngine)) == {StartProgress, Ready, Failed, StepOutputs}
     assert len(dataclasses.fields(SamplingParams)) == 16
-    assert len(dataclasses.fields(EngineConfig)) == 10
+    assert len(dataclasses.fields(EngineConfig)) == 11
     assert len(msgspec.structs.fields(EngineStatus)) == 13
     assert len(msgspec.structs.fields(Ready)) == 13
 
