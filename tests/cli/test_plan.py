@@ -118,13 +118,18 @@ def test_a_card_that_is_too_small_is_told_what_would_fit(run: Run, demo_path: Pa
 def test_what_ifs(run: Run, demo_path: Path) -> None:
     now = plan(run, "demo", "--gpu", "p40", "--context", "2048")
     larger = plan(run, "demo", "--gpu", "p40", "--context", "2048", "--format", "F16")
-    narrow = plan(run, "demo", "--gpu", "p40", "--context", "2048", "--kv-dtype", "fp16")
+    wide, brain, narrow = (
+        plan(run, "demo", "--gpu", "p40", "--context", "2048", "--kv-dtype", name)
+        for name in ("fp32", "bf16", "int8")
+    )
     four = plan(run, "demo", "--gpu", "p40", "--context", "2048", "--concurrency", "4")
     linears = 30 * (576 * (576 + 2 * 192) + 576 * 576 + 3 * 576 * 1536)
     # Cards hold packed weights in slabs of 128 inputs: 640 of the 576.
     held = 30 * (640 * (576 + 2 * 192) + 640 * 576 + 2 * 640 * 1536 + 1536 * 576)
     assert larger["weights_bytes"] - now["weights_bytes"] == linears * 2 - held * 5 // 8
-    assert narrow["kv_bytes_per_token"] * 2 == now["kv_bytes_per_token"] == 4 * 2 * 30 * 3 * 64
+    assert now["kv_bytes_per_token"] == brain["kv_bytes_per_token"] == 2 * 2 * 30 * 3 * 64
+    assert wide["kv_bytes_per_token"] == 4 * 2 * 30 * 3 * 64
+    assert narrow["kv_bytes_per_token"] == 2 * 30 * 3 * (64 + 4)
     assert four["kv_bytes"] == 4 * now["kv_bytes"]
     each = four["predicted"]["decode_tokens_per_s_of_one_sequence"]
     assert four["predicted"]["decode_tokens_per_s"] == pytest.approx(4 * each)

@@ -19,8 +19,8 @@ from pascaline.weights import Dense, Slabbed
 
 CHANGED = {
     "rms_norm.cu": ("residual",),
-    "store_rows.cu": ("cache",),
-    "rotate_and_store.cu": ("key_cache", "value_cache"),
+    "store_rows.cu": ("cache", "scales"),
+    "rotate_and_store.cu": ("key_cache", "value_cache", "key_scales", "value_scales"),
     "scale_back.cu": ("y",),
 }
 """Buffers of which launches change some, by their files."""

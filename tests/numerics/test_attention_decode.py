@@ -171,7 +171,8 @@ def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dty
     for plan in plans:
         geometry = plan.geometry
         assert isinstance(geometry, AttentionDecodeGeometry)
-        assert plan.shared_bytes <= chip.shared_bytes_per_block
+        # The source has some of its own.
+        assert plan.shared_bytes < chip.shared_bytes_per_block
         assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)

@@ -48,6 +48,8 @@ def test_prefill_without_tensor_cores(case: AttentionCase, execute: Execute) -> 
         AttentionCase(((5, 700), (1, 9), (2, 40), (9, 300)), 7, 1, 32),
         AttentionCase(((4, 600),), 8, 2, 256, _BYTE, window=450),
         AttentionCase(((6, 520),), 4, 2, 80, softcap=3.0),
+        AttentionCase(((3, 400), (1, 20)), 7, 1, 128),
+        AttentionCase(((33, 400),), 2, 2, 128, _WIDE),
     ],
     ids=str,
 )

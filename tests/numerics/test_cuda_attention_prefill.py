@@ -90,7 +90,7 @@ def test_which_heads_go_by_warpgroups() -> None:
         (AttentionCase(((9, 9),), head_dim=256), False),
         (AttentionCase(((9, 9),), cache_dtype=torch.int8), False),
     ):
-        entry = plan_attention_prefill(case.call, HOPPER).specialisation.entry
+        entry = plan_attention_prefill(replace(case.call, tokens=4096), HOPPER).specialisation.entry
         assert entry == ("attention_wgmma" if is_wide else "attention_prefill")
 
 
@@ -171,6 +171,17 @@ def test_what_it_refuses() -> None:
         plan_attention_prefill(replace(call, cache_dtype=torch.int8), HOPPER, by_warpgroups)
     with pytest.raises(UnsupportedError, match="sm_75"):
         plan_attention_prefill(call, ChipLimits((7, 5), 40, 64 << 10))
+
+
+def test_few_rows_go_in_more_tiles() -> None:
+    def rows(tokens: int) -> int:
+        call = replace(CASES[2].call, tokens=tokens)
+        geometry = plan_attention_prefill(call, replace(CHIP, multiprocessors=132)).geometry
+        assert isinstance(geometry, PrefillGeometry)
+        return geometry.block_rows
+
+    assert rows(64) == 64
+    assert rows(4096) == 128
 
 
 @pytest.mark.parametrize("head_dim", [64, 128, 256])

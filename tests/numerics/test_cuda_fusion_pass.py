@@ -39,6 +39,7 @@ class Style:
     norms_around: bool = False
     packed: PackedForm | None = None
     gate: str = "silu_and_mul"
+    cache_dtype: torch.dtype = torch.float16
 
 
 class Decoder:
@@ -49,8 +50,10 @@ class Decoder:
         self._generator = torch.Generator().manual_seed(0)
         self.positions, self.slots = torch.tensor([4, 0, 9, 3, 5]), torch.tensor([17, -1, 3, 4, 31])
         self.cosine, self.sine = torch.randn(2, 10, HEAD_DIM // 2, generator=self._generator)
-        cache = torch.zeros(2, KEY_HEADS, 16, HEAD_DIM).half()
+        cache = torch.zeros(2, KEY_HEADS, 16, HEAD_DIM).to(style.cache_dtype)
         self.caches = [cache.clone().transpose(1, 2) for _ in range(4)]
+        has_scales = style.cache_dtype == torch.int8
+        self.scales = [torch.zeros(cache.shape[:3]) if has_scales else None for _ in self.caches]
 
     def _weight(self, *shape: int) -> Dense:
         return Dense(torch.randn(shape, generator=self._generator).half() / shape[-1] ** 0.5)
@@ -77,8 +80,9 @@ class Decoder:
             self._launch(OPS["rotary"], "", each, self.positions, self.cosine, self.sine)
             for each in (query, key)
         )
-        for rows, cache in zip((key, value), self.caches[2 * layer :], strict=False):
-            self._launch(OPS["store_rows"], "", rows, self.slots, cache)
+        for rows, index in zip((key, value), (2 * layer, 2 * layer + 1), strict=True):
+            cache, scales = self.caches[index], self.scales[index]
+            self._launch(OPS["store_rows"], "", rows, self.slots, cache, scales)
         return self._linear(query.flatten(1), HIDDEN)
 
     def _feed_forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -118,7 +122,7 @@ def both_ways(
                 patch.setattr(program, "fuse", lambda launches, logits, _: (launches, logits))
             made = program.CardProgram(*decoder.record(), CHIP)
         results.append(run_step(made, LIMITS, execute))
-        caches.append(decoder.caches)
+        caches.append([*decoder.caches, *(each for each in decoder.scales if each is not None)])
         launched.append(made.launches)
     assert results[0].isfinite().all()
     assert results[0].any()
@@ -141,6 +145,14 @@ def test_fused_steps_have_the_same_bits(
     assert covered.count(ADD_NORM.ops) == 3
     assert covered.count(("linear", "silu_and_mul")) == 2
     assert sum(map(len, covered)) == len(recorded)
+
+
+@pytest.mark.parametrize("heads_are_normalised", [False, True])
+def test_fused_steps_store_codes_and_their_scales(heads_are_normalised: bool, execute: Execute) -> None:
+    style = Style(heads_are_normalised, cache_dtype=torch.int8)
+    _, fused = both_ways(style, KERNELS, execute)
+    kernel = NORM_ROTATE_AND_STORE if heads_are_normalised else ROTATE_AND_STORE
+    assert [each.kernel.ops for each in fused].count(kernel.ops) == 2
 
 
 @pytest.mark.parametrize("gate", ["silu_and_mul", "gelu_and_mul"])
@@ -195,8 +207,8 @@ def test_only_queries_keys_and_values_that_belong_together_are_one_launch(differ
         query, key, value = qkv.view(1, 3 * KEY_HEADS, HEAD_DIM).split(KEY_HEADS, dim=1)
         query = launch(OPS["rotary"], "", query, ones, *tables)
         key = launch(OPS["rotary"], "", key, others if different == "positions" else ones, *tables)
-        launch(OPS["store_rows"], "", key, ones, keys)
-        launch(OPS["store_rows"], "", value, others if different == "slots" else ones, values)
+        launch(OPS["store_rows"], "", key, ones, keys, None)
+        launch(OPS["store_rows"], "", value, others if different == "slots" else ones, values, None)
         again = key if different == "key is read again" else query
         result = launch(OPS["add"], "", query.flatten(1), again.flatten(1))
     fused, _ = fuse(recorder.launches, result, CHIP)

@@ -16,12 +16,13 @@ from linear_harness import FORMS, Execute, as_array
 from stand_in_workspace import memory_of
 
 from pascaline.core.errors import ShapeError
-from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Op
+from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Op, store_rows
 from pascaline.kernels.cuda.linear_bounds import Terms
 from pascaline.kernels.cuda.op_kernel import OUTPUT, buffers_of
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda_linear import in_slabs
+from pascaline.kernels.kernel import Workspace
 from pascaline.kernels.op import FP32_ROUNDING, Case, Shaped
 from pascaline.kernels.packed_cases import random_packed
 from pascaline.weights import Dense, Packed, Slabbed, Weight
@@ -81,7 +82,8 @@ def run(
         for name, tensor in buffers_of(op, operands, out).items()
         if tensor is not None
     }
-    outputs, updates = ((OUTPUT,), ()) if op.in_place is None else ((), (op.in_place,))
+    also = tuple(name for name in op.also_written if name in buffers)
+    outputs, updates = ((OUTPUT,), ()) if op.in_place is None else ((), (op.in_place, *also))
     for plan in recipe_of(kernel, operands, parameters).plans:
         assert plan.begins_early
         execute(plan, buffers, outputs, updates=updates)
@@ -92,7 +94,7 @@ def run(
 
 def check(kernel: Kernel, operands: Operands, parameters: Mapping[str, float], execute: Execute) -> None:
     op = OPS[kernel.ops[0]]
-    in_double = tuple(map(in_fp64, operands))
+    in_double = tuple(in_fp64(each.clone() if isinstance(each, torch.Tensor) else each) for each in operands)
     expected = op.reference(*in_double, **parameters)
     bound = (kernel.tolerance or op.tolerance).bound(*in_double, **parameters)
     got = run(kernel, operands, parameters, execute)
@@ -132,7 +134,7 @@ def test_parts_of_wider_tensors(name: str, case: Case, margin: int, execute: Exe
     # Each operand at strides of its own.
     operands = tuple(
         as_part(value, margin + 4 * index)
-        if isinstance(value, torch.Tensor) and key not in ("cosine", "sine", "cache")
+        if isinstance(value, torch.Tensor) and key not in ("cosine", "sine", "cache", "scales")
         else value
         for index, (key, value) in enumerate(zip(OPS[name].inputs, operands_of(OPS[name], case), strict=True))
     )
@@ -205,8 +207,41 @@ def test_rows_are_stored_as_the_cache_holds_them(dtype: torch.dtype, head_dim: i
             largest = torch.finfo(dtype).max if dtype == torch.float16 else torch.inf
             expected[slot // 16, :, slot % 16] = row.clamp(-largest, largest).to(dtype)
     cache = before.clone().transpose(1, 2)
-    got = run(ON_CARDS["store_rows"], (rows, slots, cache), {}, execute)
+    got = run(ON_CARDS["store_rows"], (rows, slots, cache, None), {}, execute)
     torch.testing.assert_close(got, expected.transpose(1, 2), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("head_dim", [16, 6])
+def test_codes_and_scales_are_those_of_torch(head_dim: int, execute: Execute) -> None:
+    """Of cards' caches, head by head in memory; both divide and multiply once."""
+    generator = torch.Generator().manual_seed(head_dim)
+    rows, slots = torch.randn(5, 2, head_dim, generator=generator).exp(), torch.tensor([33, 0, -1, 15, 16])
+    rows[1, 0] = 0
+    caches = [torch.zeros(3, 2, 16, head_dim, dtype=torch.int8).transpose(1, 2) for _ in range(2)]
+    scales = [torch.full((3, 2, 16), 7.0) for _ in caches]
+    run(ON_CARDS["store_rows"], (rows, slots, caches[0], scales[0]), {}, execute)
+    workspace = Workspace(torch.device("cpu"))
+    store_rows.KERNEL.launch(rows, slots, caches[1], scales[1], out=caches[1], workspace=workspace)
+    torch.testing.assert_close(*scales, rtol=4 * FP32_ROUNDING, atol=0)
+    exact = rows.double() / scales[1].double()[slots // 16, :, slots % 16][..., None].clamp(min=1e-30)
+    tied = ((exact - exact.round()).abs() > 0.4999).any()
+    assert not tied, "numbers that may be rounded either way"
+    assert torch.equal(*caches)
+    assert (scales[1] != 7.0).sum() == 8, "both heads of the four tokens that have a place"
+    found = caches[1][slots // 16, slots % 16] * scales[1][slots // 16, :, slots % 16][..., None]
+    error = (found - rows)[slots >= 0].abs()
+    assert (error <= rows[slots >= 0].amax(-1, keepdim=True) * (0.5 / 127 + 8 * FP32_ROUNDING)).all()
+
+
+def test_codes_without_scales_are_left_to_nobody() -> None:
+    codes, numbers = torch.zeros(3, 16, 2, 8, dtype=torch.int8), torch.zeros(3, 16, 2, 8)
+    scales = torch.zeros(3, 2, 16)
+    for cache, of_cache in [
+        *((codes, None), (numbers, scales), (codes, scales[:, :1]), (codes, torch.zeros(3, 16, 2).mT)),
+    ]:
+        assert ON_CARDS["store_rows"].takes({}, (codes, codes, cache, of_cache)) is not None
+    assert ON_CARDS["store_rows"].takes({}, (codes, codes, codes, scales)) is None
+    assert ON_CARDS["store_rows"].takes({}, (codes, codes, numbers, None)) is None
 
 
 def test_rows_of_norms_have_the_same_bits_beside_others(execute: Execute) -> None:

@@ -34,9 +34,9 @@ def test_fusion_changes_no_bit(name: str, threads: int, instructions: str, use: 
     for tokens in (1, 2, 3, 9, 40):
         a, b = random_rows(tokens, columns), random_rows(tokens, columns).flip(1)
         residual, out = torch.randn(tokens, 50), torch.empty(tokens, 50)
-        before = describe(add.OP, (), (a, b), a, {})
+        before = describe(add.OP, add.NATIVE, (a, b), a, {})
         # The input of the linear is not read: it may have no memory of its own.
-        launch = describe(linear.OP, (), (torch.empty(0, columns), weight, bias), out, {})
+        launch = describe(linear.OP, cpu_linear.NATIVE, (torch.empty(0, columns), weight, bias), out, {})
         launch.before = ctypes.addressof(before)
         launch.residual = tensor_view(residual)
         library.run((Launch * 1)(launch), Step(tokens, tokens, tokens))
@@ -52,7 +52,7 @@ def test_fewer_tokens_than_recorded(instructions: str, use: Use) -> None:
     assert not isinstance(library, str)
     weight = tile(weight_of("Q4_0", 50))
     x, out = random_rows(64, weight.shape[1]), torch.zeros(64, 50)
-    recorded = (Launch * 1)(describe(linear.OP, (), (x, weight, None), out, {}))
+    recorded = (Launch * 1)(describe(linear.OP, cpu_linear.NATIVE, (x, weight, None), out, {}))
     expected = torch.empty(64, 50)
     cpu_linear.NATIVE.launch(x, weight, None, out=expected, workspace=Workspace(x.device))
     for tokens in (1, 7, 33):

@@ -115,6 +115,15 @@ def test_what_was_measured_on_a_card_is_the_engine_s_own_not_a_good_one_s() -> N
     assert decide(work(1), good).predicted_s == decide(work(1), gpu_chip(gpu)).predicted_s
 
 
+def test_our_attention_asks_for_tensor_cores_of_8_0() -> None:
+    for name, arithmetic in (("V100", "fp32"), ("Tesla P40", "fp32"), ("H100", "tensor_fp16")):
+        gpu = find_gpu(name)
+        own, good = gpu_own_chip(gpu), gpu_chip(gpu)
+        assert own.attention_arithmetic == arithmetic
+        assert 0 < own.attention_operations_per_s <= good.attention_operations_per_s
+        assert own.launch_s == good.launch_s, "decoding is replayed"
+
+
 def test_what_is_not_hidden_is_added() -> None:
     way = Way("native", "int8", 1e12, 100e9, exposed=0.5)
     compute_s, memory_s = way.times(work(1))

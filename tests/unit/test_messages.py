@@ -61,7 +61,7 @@ configs = st.builds(
     max_batch_tokens=st.integers(100, 9000),
     max_sequences=st.integers(1, 100),
     arithmetic=st.sampled_from(["auto", "fp32"]),
-    key_value_dtype=st.sampled_from(["auto", "fp16", "fp32"]),
+    key_value_dtype=st.sampled_from(["auto", "fp16", "bf16", "int8", "fp32"]),
     pages=optional(st.integers(1, 10**6)),
 )
 params = st.builds(

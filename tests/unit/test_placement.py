@@ -79,6 +79,7 @@ def test_seven_billion_parameters() -> None:
     ("placed", "first"),
     [
         (placement(8, "Q4_0"), "--kv-dtype fp16"),
+        (placement(7, "Q4_0", element_bytes=2), "--kv-dtype int8"),
         (placement(10.5, "Q8_0", element_bytes=2), "--context"),
         (placement(12, "F16", element_bytes=2), "--format Q8_0"),
         (placement(12, "Q4_0", sequences=4), "--concurrency 1"),

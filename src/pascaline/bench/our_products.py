@@ -149,7 +149,7 @@ def _native_run(
 ) -> Callable[[], None]:
     """All in one call, as a step of the engine has it. They point into memory that the product keeps."""
     launches = (Launch * len(weights))(
-        *(describe(_LINEAR, kernel.parameters, (x, weight, None), y, {}) for weight in weights)
+        *(describe(_LINEAR, kernel, (x, weight, None), y, {}) for weight in weights)
     )
     step = Step(len(y), 0, len(y))
     return partial(native.loaded().run, launches, step)

@@ -40,6 +40,16 @@ class Speculation(StrEnum):
     off = "off"
 
 
+class KeyValueType(StrEnum):
+    """Of the cache."""
+
+    auto = "auto"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+    fp32 = "fp32"
+
+
 MODEL_HELP = "demo, a model folder, a .gguf file, or a Hugging Face id (owner/name, owner/name:Q4_K_M)"
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
@@ -64,6 +74,12 @@ LoadFormatOption = Annotated[
 SpeculationOption = Annotated[
     Speculation,
     typer.Option(help="auto computes ahead what followed before in the same text, where that pays"),
+]
+KeyValueOption = Annotated[
+    KeyValueType,
+    typer.Option(
+        help="of keys and values: auto is fp16, or fp32 where plain torch computes; bf16 and int8 on cards"
+    ),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="write a page that stands alone to this file")

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from pascaline.cli.options import JsonOption, ModelArgument
+from pascaline.cli.options import JsonOption, KeyValueType, ModelArgument
 from pascaline.cli.output import print_json
-
-
-class KeyValueType(StrEnum):
-    """Of the cache."""
-
-    auto = "auto"
-    fp16 = "fp16"
-    fp32 = "fp32"
 
 
 def plan(

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pascaline.core.errors import ConfigError
 from pascaline.kernels.policy import ARITHMETICS, Arithmetic
+from pascaline.kv.pages import KEY_VALUE_BYTES, KeyValueDtype
 
 LoadFormat = Literal["auto", "dummy"]
 Speculation = Literal["auto", "off"]
@@ -28,7 +29,8 @@ class EngineConfig:
     pages : size of the KV page pool, instead of what memory allows.
     arithmetic : "exact" errs no more than storage in half precision does, "fast" may round inputs to 8
         bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards.
-    key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else.
+    key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else. Cards
+        also keep it in bf16, and in int8 with a scale for each token's head.
     load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.
     speculation : "auto" computes tokens ahead that followed the last ones before in the same text, where more
         tokens a second come of that; what is generated is the same.
@@ -42,7 +44,7 @@ class EngineConfig:
     max_sequences: int = 64
     pages: int | None = None
     arithmetic: Arithmetic = "auto"
-    key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto"
+    key_value_dtype: KeyValueDtype = "auto"
     load_format: LoadFormat = "auto"
     speculation: Speculation = "auto"
 
@@ -51,8 +53,9 @@ class EngineConfig:
             raise ConfigError(f"device is {self.device!r}", expected="auto, cpu or cuda")
         if self.arithmetic not in ARITHMETICS:
             raise ConfigError(f"arithmetic is {self.arithmetic!r}", expected=" or ".join(ARITHMETICS))
-        if self.key_value_dtype not in ("auto", "fp16", "fp32"):
-            raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected="auto, fp16 or fp32")
+        if self.key_value_dtype not in ("auto", *KEY_VALUE_BYTES):
+            known = " or ".join(("auto", *KEY_VALUE_BYTES))
+            raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected=known)
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format is {self.load_format!r}", expected="auto or dummy")
         if self.speculation not in ("auto", "off"):

@@ -29,7 +29,7 @@ from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
 from pascaline.kernels.kernel import Backend
 from pascaline.kv.cache import KeyValueCache
-from pascaline.kv.pages import PAGE_SIZE, pages_for
+from pascaline.kv.pages import PAGE_SIZE, KeyValueDtype, pages_for
 from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import build
 from pascaline.models import read_config
@@ -59,35 +59,43 @@ def _available_bytes(device: torch.device) -> int:
     return available_bytes()
 
 
-def attention_backend(config: ModelConfig, launcher: Launcher, key_value_dtype: str) -> Backend:
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8, "fp32": torch.float32}
+
+
+def attention_backend(config: ModelConfig, launcher: Launcher, dtype: torch.dtype) -> Backend:
     """Of the kernel that computes attention over a cache as the engine makes it."""
-    dtype = torch.float32 if key_value_dtype == "fp32" else torch.float16
-    cache = torch.empty(
-        1, config.num_key_value_heads, PAGE_SIZE, config.head_dim, dtype=dtype, device="meta"
-    ).transpose(1, 2)
+    cache = KeyValueCache(config, 1, dtype, torch.device("meta"))
     query = torch.empty(1, config.num_attention_heads, config.head_dim, device="meta")
     tables = StepBatch.of_sizes(1, 1, 1)
-    operands = (query, cache, cache, tables.page_table, tables.query_start, tables.context_lengths)
+    operands = (
+        *(query, cache.keys[0], cache.values[0]),
+        *(tables.page_table, tables.query_start, tables.context_lengths),
+        *(cache.key_scales[0], cache.value_scales[0]),
+    )
     return launcher.kernel_of(OPS["paged_attention"], *operands).backend
 
 
-def settle_key_value_dtype(config: EngineConfig, backend: Backend) -> torch.dtype:
-    """fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
+def settle_key_value_dtype(
+    wanted: KeyValueDtype, config: ModelConfig, launcher: Launcher
+) -> tuple[torch.dtype, Backend]:
+    """Of the cache, with the backend of the kernel that computes attention over it.
 
-    Parameters
-    ----------
-    backend : of the attention kernel.
+    fp16 halves what a step reads of long contexts; plain torch would have to widen it in memory.
 
     Raises
     ------
-    UnsupportedError : fp16 was asked for and the attention kernel does not read it.
+    UnsupportedError : what was asked for is read by plain torch alone.
     """
-    if config.key_value_dtype == "fp16" and backend == "torch":
-        raise UnsupportedError(
-            "key_value_dtype fp16 where plain torch computes attention",
-            expected="auto or fp32",
-        )
-    return torch.float32 if backend == "torch" or config.key_value_dtype == "fp32" else torch.float16
+    dtype = _DTYPES["fp16" if wanted == "auto" else wanted]
+    backend = attention_backend(config, launcher, dtype)
+    if backend != "torch" or dtype == torch.float32:
+        return dtype, backend
+    if wanted == "auto":
+        return torch.float32, attention_backend(config, launcher, torch.float32)
+    raise UnsupportedError(
+        f"key_value_dtype {wanted} on {launcher.device.type}, where no attention kernel of ours reads it",
+        expected="auto, or fp32" if wanted == "fp16" else "auto, or a card for bf16 and int8",
+    )
 
 
 def _kernel_notes(config: EngineConfig, device: torch.device) -> list[str]:
@@ -129,10 +137,9 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
         launcher = Launcher(Policy(chip, KERNELS, config.arithmetic), kernels)
         model = build(model_config, launcher)
         weights = find_weights(model, checkpoint)
-        backend = attention_backend(model_config, launcher, config.key_value_dtype)
+        key_value_dtype, backend = settle_key_value_dtype(config.key_value_dtype, model_config, launcher)
         is_native = backend == "native"
         linear = launcher.kernel_of(OPS["linear"])
-        key_value_dtype = settle_key_value_dtype(config, backend)
         held = [item for found in weights for item in found.held()]
         plan = divide(
             model_config,

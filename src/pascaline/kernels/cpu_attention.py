@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from pascaline.kernels import paged_attention
-from pascaline.kernels.cpu.native_kernel import native_kernel
+from pascaline.kernels.cpu.native_kernel import halves_or_fp32, native_kernel
 from pascaline.kernels.op import Tolerance
 
 BLOCK, SPAN = 64, 512
@@ -19,6 +19,8 @@ NATIVE = native_kernel(
     "scale",
     "window",
     "softcap",
+    operands=6,
+    takes=halves_or_fp32,
     tolerance=Tolerance(
         bound=functools.partial(paged_attention.error_bound, keys_at_once=1 / (1 / BLOCK + 1 / SPAN)),
         derivation="the op's, and what running maxima add: for each block, and each span that is merged, "

@@ -16,6 +16,7 @@ from pascaline.kernels.cuda.op_kernel import cuda_kernel, no_needs
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.kernel import Kernel
+from pascaline.kernels.store_rows import scales_fit
 from pascaline.workload.op_costs import Axes
 
 
@@ -53,7 +54,7 @@ def _kernel(
     needs: Callable[[ChipLimits], str | None],
     takes: Callable[[Axes, tuple[object, ...]], str | None],
 ) -> Kernel:
-    """One launch for the sequences of one new token, and where there may be others, one for these before it."""
+    """One launch for sequences of one new token, and where there may be others, one for these before it."""
 
     def recipe(
         chip: ChipLimits,
@@ -63,6 +64,8 @@ def _kernel(
         page_table: torch.Tensor,
         _query_start: torch.Tensor,
         _context_lengths: torch.Tensor,
+        _key_scales: torch.Tensor | None,
+        _value_scales: torch.Tensor | None,
         *,
         scale: float,
         window: float = 0,
@@ -80,7 +83,7 @@ def _kernel(
 
 def _takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
     """Caches as `KeyValueCache` has them on cards."""
-    query, key_cache, value_cache = operands[:3]
+    query, key_cache, value_cache, *_, key_scales, value_scales = operands
     assert isinstance(query, torch.Tensor)  # noqa: S101 - the op's operands
     for cache in (key_cache, value_cache):
         assert isinstance(cache, torch.Tensor)  # noqa: S101 - the op's operands
@@ -88,6 +91,9 @@ def _takes(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
             return f"it reads no cache of {cache.dtype}"
         if cache.shape[1] != PAGE_SIZE or not cache.transpose(1, 2).is_contiguous():
             return f"it reads pages of {PAGE_SIZE} tokens, head by head"
+    assert isinstance(key_cache, torch.Tensor)  # noqa: S101 - the op's second operand
+    if (reason := scales_fit(key_cache, key_scales, value_scales)) is not None:
+        return reason
     if query.stride(2) != 1 or query.stride(1) != query.shape[2]:
         return "it reads heads side by side"
     return None

@@ -132,6 +132,7 @@ class Kernel:
         activations stand for those.
     tolerance : what its arithmetic may err by, instead of the Op's.
     parameters : names of the op's parameters in the order of a native launch's numbers.
+    operands : of the op, that a native launch describes (None: all); it takes none of the rest.
     prepare, layout : what a weight is turned into, once, when it is loaded, and what that is called.
     level : how exact its arithmetic is.
     takes : None when it computes sizes and operands, else the reason why not.
@@ -147,6 +148,7 @@ class Kernel:
     launch: Launch
     tolerance: Tolerance | None = None
     parameters: tuple[str, ...] = ()
+    operands: int | None = None
     prepare: Callable[[Weight], Weight] = as_it_is
     layout: Layout = "packed"
     level: Level = "exact"

@@ -84,6 +84,7 @@ class Op:
     axes : what each symbol means.
     inputs : operands in the order of the call.
     output : the one tensor that is written; with `in_place` it is the operand of that name.
+    also_written : operands that are written beside it.
     reference : pure torch, any float dtype (tests call it in fp64): `reference(*inputs, **parameters)`.
     make_inputs : `make_inputs(case, generator)` gives fp32 operands.
     """
@@ -98,6 +99,7 @@ class Op:
     tolerance: Tolerance
     source: str
     in_place: str | None = None
+    also_written: tuple[str, ...] = ()
 
     def flop(self, axes: Axes) -> dict[str, float]:
         """Arithmetic operations by type; a multiply-add counts 2."""

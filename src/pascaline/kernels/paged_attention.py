@@ -8,7 +8,8 @@ Query head h reads key/value head h // (H / KV).
     y[t, h] = Σⱼ softmaxⱼ(cap(scale · query[t, h] · key[j])) · value[j],  j ≤ the position p of t
 
 With a `window` (0: none) a token sees itself and the window − 1 tokens before it, p − j < window;
-with a `softcap` (0: none) cap(s) = softcap · tanh(s / softcap).
+with a `softcap` (0: none) cap(s) = softcap · tanh(s / softcap). Caches of int8 hold codes: keys and values
+are these times the scale of their token's head.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from pascaline.kernels.attention_cases import CASES, make_inputs
 from pascaline.kernels.kernel import Kernel, Workspace, any_chip
-from pascaline.kernels.op import FP32_ROUNDING, Case, Op, Operand, Tolerance, summation_error
+from pascaline.kernels.op import FP32_ROUNDING, Op, Operand, Tolerance, summation_error
 from pascaline.workload.limits import GATHERED_TOKENS, SCORED_ELEMENTS
 
 
@@ -31,19 +33,34 @@ def per_token(
     page_table: torch.Tensor,
     query_start: torch.Tensor,
     context_lengths: torch.Tensor,
+    key_scales: torch.Tensor | None = None,
+    value_scales: torch.Tensor | None = None,
     *,
     window: int,
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Each row of `query` with the keys and values that it sees, one per query head, (L, H, D)."""
     repeat = query.shape[1] // key_cache.shape[2]
+    caches = (key_cache, key_scales), (value_cache, value_scales)
     for index, context in enumerate(context_lengths.tolist()):
         start, stop = query_start[index : index + 2].tolist()
-        key = key_cache[page_table[index]].flatten(0, 1)[:context].repeat_interleave(repeat, dim=1)
-        value = value_cache[page_table[index]].flatten(0, 1)[:context].repeat_interleave(repeat, dim=1)
+        key, value = (
+            numbers_of(cache, scales, page_table[index], query.dtype)
+            .flatten(0, 1)[:context]
+            .repeat_interleave(repeat, dim=1)
+            for cache, scales in caches
+        )
         for token in range(start, stop):
             visible = context - (stop - 1 - token)
             first = max(visible - window, 0) if window else 0
             yield token, key[first:visible], value[first:visible]
+
+
+def numbers_of(
+    cache: torch.Tensor, scales: torch.Tensor | None, pages: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Keys or values of `pages`, (*pages, B, KV, D)."""
+    numbers = cache[pages].to(dtype)
+    return numbers if scales is None else numbers * scales[pages].transpose(-1, -2)[..., None]
 
 
 def reference(
@@ -65,6 +82,8 @@ def launch(
     page_table: torch.Tensor,
     query_start: torch.Tensor,
     context_lengths: torch.Tensor,
+    key_scales: torch.Tensor | None = None,
+    value_scales: torch.Tensor | None = None,
     *,
     out: torch.Tensor,
     workspace: Workspace,
@@ -75,6 +94,7 @@ def launch(
     starts = query_start.tolist()
     contexts = context_lengths.tolist()
     page_size = key_cache.shape[1]
+    caches = (key_cache, key_scales), (value_cache, value_scales)
 
     def first_page(context: int, queries: int) -> int:
         """Of the oldest token that any of a sequence's last `queries` tokens sees."""
@@ -89,8 +109,10 @@ def launch(
         elif stop > start:
             pages = page_table[index, first:last]
             length = context - first * page_size
-            key = key_cache[pages].flatten(0, 1)[:length].to(query.dtype)
-            value = value_cache[pages].flatten(0, 1)[:length].to(query.dtype)
+            key, value = (
+                numbers_of(cache, scales, pages, query.dtype).flatten(0, 1)[:length]
+                for cache, scales in caches
+            )
             _prefill(query[start:stop], key, value, scale, window, softcap, out[start:stop])
     # Similar lengths side by side waste the least on padding.
     decoding.sort()
@@ -105,8 +127,10 @@ def launch(
             pages = page_table[index, first : first + span]
             start = max(context - window, 0) - first * page_size if window else 0
             key, value = (
-                cache[pages].flatten(0, 1)[start : context - first * page_size][None].to(query.dtype)
-                for cache in (key_cache, value_cache)
+                numbers_of(cache, scales, pages, query.dtype).flatten(0, 1)[
+                    None, start : context - first * page_size
+                ]
+                for cache, scales in caches
             )
             row = starts[index]
             out[row : row + 1] = _decode(query[row : row + 1], key, value, None, scale, softcap)
@@ -115,8 +139,7 @@ def launch(
         firsts = [first_page(contexts[index], 1) for index in together]
         columns = torch.tensor(firsts, device=query.device)[:, None] + torch.arange(span, device=query.device)
         pages = page_table[indices].gather(1, columns.clamp(max=page_table.shape[1] - 1))
-        key = key_cache[pages].flatten(1, 2).to(query.dtype)
-        value = value_cache[pages].flatten(1, 2).to(query.dtype)
+        key, value = (numbers_of(cache, scales, pages, query.dtype).flatten(1, 2) for cache, scales in caches)
         for row, (index, first) in enumerate(zip(together, firsts, strict=True)):
             # What lies behind a sequence's end may be anything, and 0 · NaN is not 0.
             value[row, contexts[index] - first * page_size :] = 0
@@ -224,33 +247,6 @@ def _softmax(scores: torch.Tensor, hidden: torch.Tensor | None, scale: float, so
     return scores.softmax(-1)
 
 
-def make_inputs(case: Case, generator: torch.Generator) -> tuple[object, ...]:
-    sizes = case.axes
-    contexts = torch.randint(1, sizes["B"] * sizes["W"] + 1, (sizes["S"],), generator=generator)
-    if case.name.startswith("decode"):
-        queries = torch.ones(sizes["S"], dtype=torch.int64)
-    else:
-        contexts[0] = sizes["T"] - (sizes["S"] - 1)
-        queries = torch.tensor([sizes["T"] - (sizes["S"] - 1)] + [1] * (sizes["S"] - 1))
-        if "history" in case.name:
-            contexts[0] = min(int(contexts[0]) + 5, sizes["B"] * sizes["W"])
-    cache = (sizes["P"], sizes["B"], sizes["KV"], sizes["D"])
-    table = torch.randperm(sizes["P"], generator=generator)[: sizes["S"] * sizes["W"]]
-    table = table.view(sizes["S"], sizes["W"])
-    # Whatever nobody wrote is NaN: other pages, the rest of a last page.
-    own = torch.zeros(sizes["P"], sizes["B"], dtype=torch.bool)
-    own[table] = (torch.arange(sizes["W"] * sizes["B"]) < contexts[:, None]).view(*table.shape, -1)
-    stale = ~own[:, :, None, None]
-    return (
-        torch.randn(sizes["T"], sizes["H"], sizes["D"], generator=generator),
-        torch.randn(cache, generator=generator).masked_fill(stale, float("nan")),
-        torch.randn(cache, generator=generator).masked_fill(stale, float("nan")),
-        table.int(),
-        torch.cat((torch.zeros(1, dtype=torch.int64), queries.cumsum(0))).int(),
-        contexts.int(),
-    )
-
-
 def error_bound(
     query: torch.Tensor,
     *rest: torch.Tensor,
@@ -261,11 +257,12 @@ def error_bound(
 ) -> torch.Tensor:
     """See the op's tolerance; with sums that are scaled anew after so many keys, cpu_attention.py's."""
     bound = torch.empty_like(query)
+    of_codes = 0 if rest[0].is_floating_point() else 1
     for token, key, value in per_token(query, *rest, window=window):
         length, _, width = key.shape
         scores = torch.einsum("hd,jhd->hj", query[token], key) * scale
         size = torch.einsum("hd,jhd->hj", query[token].abs(), key.abs()) * scale
-        score_error = (summation_error(width) + 2) * size
+        score_error = (summation_error(width) + 2 + of_codes) * size
         if softcap:
             ratio = torch.tanh(scores / softcap)
             scores = softcap * ratio
@@ -274,12 +271,14 @@ def error_bound(
         weights = scores.softmax(-1)
         score_error = score_error + 2 * size.amax(-1, keepdim=True)
         mean_error = (weights * score_error).sum(-1, keepdim=True)
-        relative = score_error + mean_error + 2 * summation_error(length) + 8
+        relative = score_error + mean_error + 2 * summation_error(length) + 8 + of_codes
         if keys_at_once < math.inf:
             relative = relative + 6 * (length / keys_at_once + 2) + 2 * size.amax(-1, keepdim=True)
         bound[token] = FP32_ROUNDING * torch.einsum("hj,jhd->hd", weights * relative, value.abs())
     return bound
 
+
+_ALSO = (torch.float16, torch.bfloat16, torch.int8)
 
 OP = Op(
     name="paged_attention",
@@ -295,71 +294,17 @@ OP = Op(
     },
     inputs={
         "query": Operand(("T", "H", "D")),
-        "key_cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
-        "value_cache": Operand(("P", "B", "KV", "D"), also=(torch.float16,)),
+        "key_cache": Operand(("P", "B", "KV", "D"), also=_ALSO),
+        "value_cache": Operand(("P", "B", "KV", "D"), also=_ALSO),
         "page_table": Operand(("S", "W"), torch.int32),
         "query_start": Operand(("S+1",), torch.int32),
         "context_lengths": Operand(("S",), torch.int32),
+        "key_scales": Operand(("P", "KV", "B"), optional=True),
+        "value_scales": Operand(("P", "KV", "B"), optional=True),
     },
     output=Operand(("T", "H", "D")),
     reference=reference,
-    cases=(
-        Case(
-            "decode, unequal contexts",
-            {"T": 5, "S": 5, "H": 6, "KV": 2, "D": 16, "P": 24, "B": 8, "W": 4},
-            {"scale": 0.25},
-        ),
-        Case(
-            "prefill and decode together",
-            {"T": 14, "S": 3, "H": 9, "KV": 3, "D": 64, "P": 12, "B": 16, "W": 2},
-            {"scale": 0.125},
-        ),
-        Case(
-            "prefill after history",
-            {"T": 9, "S": 1, "H": 4, "KV": 4, "D": 8, "P": 6, "B": 4, "W": 6},
-            {"scale": 0.35},
-        ),
-        Case(
-            "decode in a window",
-            {"T": 6, "S": 6, "H": 4, "KV": 2, "D": 16, "P": 40, "B": 8, "W": 6},
-            {"scale": 0.25, "window": 11},
-        ),
-        Case(
-            "decode in a window of one",
-            {"T": 2, "S": 2, "H": 2, "KV": 1, "D": 8, "P": 8, "B": 4, "W": 3},
-            {"scale": 0.25, "window": 1},
-        ),
-        Case(
-            "prefill and decode in a window",
-            {"T": 33, "S": 3, "H": 6, "KV": 3, "D": 16, "P": 30, "B": 8, "W": 6},
-            {"scale": 0.25, "window": 9},
-        ),
-        Case(
-            "prefill in a window after history",
-            {"T": 12, "S": 1, "H": 4, "KV": 2, "D": 8, "P": 8, "B": 4, "W": 6},
-            {"scale": 0.35, "window": 6},
-        ),
-        Case(
-            "decode with a soft cap",
-            {"T": 5, "S": 5, "H": 6, "KV": 2, "D": 16, "P": 24, "B": 8, "W": 4},
-            {"scale": 1.0, "softcap": 3.0},
-        ),
-        Case(
-            "prefill with a soft cap, in a window, after history",
-            {"T": 21, "S": 2, "H": 4, "KV": 2, "D": 8, "P": 20, "B": 4, "W": 8},
-            {"scale": 1.0, "softcap": 2.0, "window": 7},
-        ),
-        Case(
-            "decode with a soft cap in a window",
-            {"T": 3, "S": 3, "H": 4, "KV": 1, "D": 8, "P": 30, "B": 4, "W": 8},
-            {"scale": 1.0, "softcap": 2.0, "window": 5},
-        ),
-        Case(
-            "prefill with a soft cap in several blocks",
-            {"T": 300, "S": 1, "H": 64, "KV": 2, "D": 2, "P": 20, "B": 16, "W": 20},
-            {"scale": 1.0, "softcap": 2.0},
-        ),
-    ),
+    cases=CASES,
     make_inputs=make_inputs,
     tolerance=Tolerance(
         bound=error_bound,
@@ -369,7 +314,8 @@ OP = Op(
         "sum, plus that sum of L, exp (2 ulp = 4 · u) and the division; the sum of L weighted values "
         "adds as much as its own. Each weight's error counts with its weight times |value|. A soft cap "
         "passes a score's error on times its slope, 1 − tanh², and adds tanh (2 ulp = 4 · u) and the "
-        "products with the cap and its reciprocal, which bounds m by the cap from there on",
+        "products with the cap and its reciprocal, which bounds m by the cap from there on. Codes times "
+        "their scales are rounded once, keys and values each",
     ),
     source="Vaswani et al. 2017, arXiv:1706.03762; pages: Kwon et al. 2023, arXiv:2309.06180; "
     "window: Beltagy et al. 2020, arXiv:2004.05150; soft cap: Gemma Team 2024, arXiv:2408.00118",

@@ -17,6 +17,9 @@ class KeyValueCache:
     Their memory is page by page and head by head, as attention reads it: a head's tokens one after the
     other, (pages, KV, PAGE_SIZE, D), but with `for_native` its keys element by element, (pages, KV, D,
     PAGE_SIZE), which the native CPU kernels read fastest. Plain torch takes any order.
+
+    Of int8 they are codes, and `key_scales` and `value_scales` (pages, KV, PAGE_SIZE) in fp32 say what those
+    are multiplied with; of other types there are None.
     """
 
     def __init__(
@@ -36,6 +39,10 @@ class KeyValueCache:
         else:
             self.keys = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
         self.values = [_zeros(by_token, dtype, device).transpose(1, 2) for _ in layers]
+        self.key_scales, self.value_scales = (
+            [_zeros(by_token[:3], torch.float32, device) if dtype == torch.int8 else None for _ in layers]
+            for _ in range(2)
+        )
         self.bytes = pages * page_bytes(config, dtype.itemsize)
 
 

@@ -72,8 +72,9 @@ class Attention(Layer):
         query = self.rotary.rotate(self.path, query, batch.positions, self.layer)
         key = self.rotary.rotate(self.path, key, batch.positions, self.layer)
         keys, values = cache.keys[self.layer], cache.values[self.layer]
-        self.launch(_STORE_ROWS, self.path, key, batch.slots, keys)
-        self.launch(_STORE_ROWS, self.path, value, batch.slots, values)
+        key_scales, value_scales = cache.key_scales[self.layer], cache.value_scales[self.layer]
+        self.launch(_STORE_ROWS, self.path, key, batch.slots, keys, key_scales)
+        self.launch(_STORE_ROWS, self.path, value, batch.slots, values, value_scales)
         attended = self.launch(
             _PAGED_ATTENTION,
             self.path,
@@ -83,6 +84,8 @@ class Attention(Layer):
             batch.page_table,
             batch.query_start,
             batch.context_lengths,
+            key_scales,
+            value_scales,
             scale=self.scale,
             window=self.window,
             softcap=self.softcap,

@@ -20,6 +20,7 @@ from pascaline.engine.engine_config import EngineConfig, LoadFormat, Speculation
 from pascaline.engine.messages import Abort, Ready, Submit
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.kernels.policy import Arithmetic
+from pascaline.kv.pages import KeyValueDtype
 from pascaline.llm.model_text import ModelText, Prompt, check_prompt, check_token_ids
 from pascaline.llm.output_processor import RequestOutput
 from pascaline.llm.outputs import Delta, RequestResult
@@ -74,7 +75,7 @@ class LLM:
         max_sequences: int = 64,
         pages: int | None = None,
         arithmetic: Arithmetic = "auto",
-        key_value_dtype: Literal["auto", "fp16", "fp32"] = "auto",
+        key_value_dtype: KeyValueDtype = "auto",
         load_format: LoadFormat = "auto",
         speculation: Speculation = "auto",
         report: ProgressCallback = ignore_progress,

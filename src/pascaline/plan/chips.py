@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.hardware.architectures import Arithmetic
+from pascaline.hardware.architectures import Arithmetic, capability_numbers
 from pascaline.hardware.cpu import Cpu, why_plain_torch
 from pascaline.hardware.efficiency import Efficiency, efficiency_of, library_efficiency
 from pascaline.hardware.gpus import Gpu
@@ -76,14 +76,18 @@ def gpu_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
 _OWN_UNITS = frozenset({"fp32", "int8", "tensor_fp16", "tensor_bf16"})
 """That linears of our own multiply in."""
 
+_ATTENTION_BY_TENSOR_CORES = (8, 0)
+"""The first compute capability whose tensor cores our attention multiplies with."""
+
 
 def gpu_own_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
-    """What this version computes with on a card: linears by its own kernels, all else in plain torch.
+    """What this version computes with on a card: its own kernels, of which some ask for newer tensor cores.
 
+    Steps of decoding are replayed; a prompt's are launched while the card computes what was launched before.
     What `bench gemm` saved is plain torch's linear, and none of `gpu_chip`'s.
     """
     chip = gpu_chip(gpu, measured)
-    fraction, source = library_efficiency(gpu.compute_capability, "fp32")
+    fraction, _ = library_efficiency(gpu.compute_capability, "fp32")
     rate = chip.roofline.operations_per_s["fp32"] * fraction
     torch = Way(
         "torch fp32",
@@ -93,16 +97,10 @@ def gpu_own_chip(gpu: Gpu, measured: MeasuredRates | None = None) -> Chip:
         copied_bytes_per_weight=8.0,
         measured={} if measured is None else measured.linears,
     )
-    return replace(
-        chip,
-        ways=(*(way for way in chip.ways if way.arithmetic in _OWN_UNITS), torch),
-        scalar_operations_per_s=rate,
-        attention_arithmetic="fp32",
-        attention_operations_per_s=rate,
-        launch_s=efficiency_of(gpu.compute_capability, "fp32").separate_launch_s,
-        fuses=False,
-        source=source,
-    )
+    own = replace(chip, ways=(*(way for way in chip.ways if way.arithmetic in _OWN_UNITS), torch))
+    if capability_numbers(gpu.compute_capability) >= _ATTENTION_BY_TENSOR_CORES:
+        return own
+    return replace(own, attention_arithmetic="fp32", attention_operations_per_s=chip.scalar_operations_per_s)
 
 
 def cpu_chip(cpu: Cpu) -> Chip:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from pascaline.checkpoint.checkpoint import Checkpoint
 from pascaline.core.errors import ConfigError, UnknownGpuError
@@ -14,6 +13,7 @@ from pascaline.hardware.estimate import identify
 from pascaline.hardware.gpus import Gpu, find_gpu
 from pascaline.hardware.measured import MeasuredRates, load_measured
 from pascaline.hardware.probe import InstalledGpu, installed_gpus
+from pascaline.kv.pages import KEY_VALUE_BYTES, KeyValueDtype
 from pascaline.models import read_config
 from pascaline.plan.chips import cpu_chip, gpu_chip, gpu_own_chip
 from pascaline.plan.latency import Model, Prediction, predict_decode, predict_prefill
@@ -30,7 +30,6 @@ from pascaline.workload.arithmetic import Chip
 from pascaline.workload.holdings import held_weights, settled_tying
 from pascaline.workload.told_directory import without_data
 
-KeyValueDtype = Literal["auto", "fp16", "fp32"]
 TYPICAL_CONTEXT = 512
 """Tokens of prompt and context that speeds are told for, where none are asked for."""
 _MOST_USERS = 4096
@@ -187,8 +186,8 @@ def _cpu_target(tell: Callable[[str], None]) -> Target:
 def _element_bytes(wanted: KeyValueDtype, device: Device) -> int:
     """As `engine.start.settle_key_value_dtype`: fp16 where the attention kernel reads it."""
     if wanted == "auto":
-        return 2 if device.is_native else 4
-    return {"fp16": 2, "fp32": 4}[wanted]
+        wanted = "fp16" if device.is_native or device.kind == "cuda" else "fp32"
+    return KEY_VALUE_BYTES[wanted]
 
 
 def _told_notes(checkpoint: Checkpoint) -> Sequence[str]:
@@ -211,8 +210,10 @@ def _notes(question: Question, target: Target, placement: Placement, model: Mode
         )
         if target.cpu.instructions is None:
             notes.append(f"plain torch computes, slower than native kernels: {why_plain_torch()}")
-    if question.key_value_dtype == "fp16" and not placement.device.is_native:
-        notes.append("this version keeps keys and values in fp32 here: fp16 is a what-if")
+    kept = ("auto", "fp32", "fp16") if placement.device.is_native else ("auto", "fp32")
+    if target.gpu is None and question.key_value_dtype not in kept:
+        wanted = question.key_value_dtype
+        notes.append(f"this version keeps no keys and values in {wanted} here: {wanted} is a what-if")
     if question.weight_format is not None:
         notes.append(
             f"a what-if: the layers' linears in {form_named(question.weight_format).type_name}, "
@@ -245,9 +246,8 @@ def _card_notes(target: Target, gpu: Gpu, model: Model, context: int, spread: st
     decode = predict_decode(model, own, 1, context).tokens_per_s
     prefill = predict_prefill(model, own, context, STEP_TOKENS).tokens_per_s
     notes.append(
-        "this version's own kernels on cards are linears; attention and the rest are plain torch, a launch "
-        f"each: modelled at {format_number(decode)} tokens/s of one sequence and {format_number(prefill)} of "
-        "a prompt"
+        "with the arithmetic that this version's own kernels have: modelled at "
+        f"{format_number(decode)} tokens/s of one sequence and {format_number(prefill)} of a prompt"
     )
     if gpu.is_estimated:
         notes.append(f"{gpu.name} is not in the table: its limits are estimated")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pascaline.core.errors import ConfigError
 from pascaline.core.units import format_bytes
 from pascaline.hardware.gpus import Gpu, gpus
+from pascaline.kv.pages import KEY_VALUE_BYTES
 from pascaline.plan.placement import Device, Placement
 from pascaline.workload.holdings import HeldWeight
 from pascaline.workload.weight_form import TENSOR_FORMS, WeightForm
@@ -112,13 +113,18 @@ def _fewer(placement: Placement, context: int) -> Iterator[Remedy]:
 
 
 def _narrower_cache(placement: Placement, context: int) -> Iterator[Remedy]:
-    after = replace(placement, key_value_element_bytes=2)
-    if placement.key_value_element_bytes > 2 and after.fits(context):
-        costs = "keys and values are rounded to 11 bits"
-        if placement.device.kind == "cuda":
-            costs += "; this version keeps them in fp32 on cards"
-        words = ("keys and values in fp16 instead of fp32", "--kv-dtype fp16", costs)
-        yield _remedy(placement, after, (context, context), words, 0.05)
+    """The widest that fits, of those that the engine keeps there."""
+    is_card = placement.device.kind == "cuda"
+    for name, bits, loss, is_kept in (
+        ("fp16", 11, 0.05, is_card or placement.device.is_native),
+        ("int8", 8, 0.1, is_card),
+    ):
+        after = replace(placement, key_value_element_bytes=KEY_VALUE_BYTES[name])
+        is_narrower = after.key_value_element_bytes < placement.key_value_element_bytes
+        if is_kept and is_narrower and after.fits(context):
+            words = f"keys and values in {name}", f"--kv-dtype {name}", f"these are rounded to {bits} bits"
+            yield _remedy(placement, after, (context, context), words, loss)
+            return
 
 
 def _formats(placement: Placement, context: int, *, at_any_context: bool) -> Iterator[Remedy]:

@@ -5,7 +5,8 @@ beside them, that a step knows and shapes do not; without them the bounds of the
 
 - J: pairs of a new token and a token that it sees; at most T · W · B, the page table's whole width.
 - L: tokens whose keys and values are read; at most S · W · B.
-- E: bytes of an element of the cache; 4 where it is not said.
+- E: bytes of an element of the cache; 4 where it is not said. Those of one byte are codes, a head of which
+  has a scale.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ class OpCost:
     bytes_moved: Callable[[Axes], int]
 
 
+SCALE_BYTES = 4
+"""Of what the codes of a token's head are multiplied with: fp32."""
+
+
+def head_bytes(head_dim: int, element_bytes: int) -> int:
+    """What a token's key or value of one head takes in the cache, its scale included."""
+    return head_dim * element_bytes + (SCALE_BYTES if element_bytes == 1 else 0)
+
+
 def _copy(_: Axes) -> dict[str, float]:
     """No arithmetic."""
     return {}
@@ -53,7 +63,7 @@ def _attention_flop(axes: Axes) -> dict[str, float]:
 def _attention_bytes(axes: Axes) -> int:
     """Each sequence's keys and values once, queries, and the output."""
     tokens = axes.get("L", axes["S"] * axes.get("W", 0) * axes.get("B", 0))
-    cached = 2 * axes.get("E", 4) * tokens * axes["KV"] * axes["D"]
+    cached = 2 * tokens * axes["KV"] * head_bytes(axes["D"], axes.get("E", 4))
     return cached + 8 * axes["T"] * axes["H"] * axes["D"]
 
 
@@ -76,7 +86,10 @@ OP_COSTS: Mapping[str, OpCost] = {
         lambda axes: {"fp32": 3.0 * axes["T"] * axes["H"] * axes["D"]},
         lambda axes: 8 * axes["T"] * axes["H"] * axes["D"] + 4 * axes["T"] * axes["D"],
     ),
-    "store_rows": OpCost(_copy, lambda axes: (4 + axes.get("E", 4)) * axes["T"] * axes["KV"] * axes["D"]),
+    "store_rows": OpCost(
+        _copy,
+        lambda axes: axes["T"] * axes["KV"] * (4 * axes["D"] + head_bytes(axes["D"], axes.get("E", 4))),
+    ),
     "paged_attention": OpCost(_attention_flop, _attention_bytes),
     "silu_and_mul": _element_by_element(5.0, 3, "T", "C"),
     "gelu_and_mul": _element_by_element(10.0, 3, "T", "C"),

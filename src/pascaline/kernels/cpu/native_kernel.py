@@ -22,9 +22,10 @@ from pascaline.kernels.cpu.views import (
     tensor_view,
     view_of,
 )
-from pascaline.kernels.kernel import Chip, Kernel, Workspace, as_it_is
+from pascaline.kernels.kernel import Chip, Kernel, Workspace, as_it_is, takes_all
 from pascaline.kernels.op import Op, Tolerance
 from pascaline.weights import Dense, Packed, Tiled, Weight
+from pascaline.workload.op_costs import Axes
 
 
 def requires(chip: Chip) -> str | None:
@@ -62,7 +63,7 @@ def weight_view(weight: Weight) -> WeightView:
 
 def describe(
     op: Op,
-    parameters: tuple[str, ...],
+    kernel: Kernel,
     inputs: tuple[torch.Tensor | Weight | None, ...],
     out: torch.Tensor,
     values: Mapping[str, float],
@@ -70,14 +71,18 @@ def describe(
 ) -> Launch:
     """A launch as the library takes it. Operands must outlive it: it points into their memory.
 
-    `view` says where tensors are; those of recorded launches have no memory of their own.
+    `kernel` is the op's native one. `view` says where tensors are; those of recorded launches have no memory
+    of their own.
 
     Raises
     ------
     ShapeError : an operand that the library would misread.
     """
+    if (reason := kernel.takes({}, inputs)) is not None:
+        raise ShapeError(f"{op.name}: {reason}")
     launch = Launch(kernel=native.loaded().kernel(op.name), per_item=1, barrier=1)
-    for index, ((name, operand), value) in enumerate(zip(op.inputs.items(), inputs, strict=True)):
+    described = list(zip(op.inputs.items(), inputs, strict=True))[: kernel.operands]
+    for index, ((name, operand), value) in enumerate(described):
         if isinstance(value, Dense) and len(value.shape) == 1:
             launch.tensors[index] = tensor_view(value.tensor)
         elif isinstance(value, torch.Tensor):
@@ -86,12 +91,20 @@ def describe(
             launch.tensors[index] = view(value)
         elif value is not None:
             launch.weight = ctypes.addressof(weight_view(value))
-    launch.output = len(inputs)
+    launch.output = len(described)
     launch.tensors[launch.output] = view(out)
-    launch.count = len(inputs) + 1
-    for index, name in enumerate(parameters):
+    launch.count = launch.output + 1
+    for index, name in enumerate(kernel.parameters):
         launch.numbers[index] = values.get(name, 0.0)
     return launch
+
+
+def halves_or_fp32(_sizes: Axes, operands: tuple[object, ...]) -> str | None:
+    """`takes` of kernels that know caches of fp32 and fp16 alone."""
+    for value in operands:
+        if isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.int8):
+            return f"the native library holds no keys and values in {value.dtype}"
+    return None
 
 
 def _with_rows_in_one_piece(value: torch.Tensor | Weight | None) -> torch.Tensor | Weight | None:
@@ -107,24 +120,27 @@ def native_kernel(
     arithmetic: str = "fp32",
     tolerance: Tolerance | None = None,
     prepare: Callable[[Weight], Weight] = as_it_is,
+    operands: int | None = None,
+    takes: Callable[[Axes, tuple[object, ...]], str | None] = takes_all,
 ) -> Kernel:
     """The library's kernel for `op`.
 
-    `parameters` are the op's, in the order of the library's `numbers`; those not given are 0.
+    `parameters` are the op's, in the order of the library's `numbers`; those not given are 0. Of its operands
+    the library knows the first so many.
     """
 
     def launch(
         *inputs: torch.Tensor | Weight | None, out: torch.Tensor, workspace: Workspace, **values: float
     ) -> None:
         inputs = tuple(value if value is out else _with_rows_in_one_piece(value) for value in inputs)
-        single = describe(op, parameters, inputs, out, values)
+        single = describe(op, kernel, inputs, out, values)
         rows = cast(torch.Tensor, inputs[0]) if op.in_place else out
         sequences = 0
         if "context_lengths" in op.inputs:
             sequences = len(cast(torch.Tensor, inputs[list(op.inputs).index("context_lengths")]))
         native.loaded().run((Launch * 1)(single), Step(len(rows), sequences, len(rows)))
 
-    return Kernel(
+    kernel = Kernel(
         name=f"cpu.{op.name}",
         ops=(op.name,),
         backend="native",
@@ -133,7 +149,10 @@ def native_kernel(
         launch=launch,
         tolerance=tolerance,
         parameters=parameters,
+        operands=operands,
+        takes=takes,
         prepare=prepare,
         layout="tiled" if prepare is not as_it_is else "packed",
         level="exact" if arithmetic == "fp32" else "fast",
     )
+    return kernel

@@ -81,9 +81,7 @@ class Program:
         return launch
 
     def _native(self, recorded: RecordedLaunch, out: torch.Tensor) -> Launch:
-        return describe(
-            recorded.op, recorded.kernel.parameters, recorded.inputs, out, recorded.parameters, self._view
-        )
+        return describe(recorded.op, recorded.kernel, recorded.inputs, out, recorded.parameters, self._view)
 
     def _view(self, tensor: torch.Tensor) -> TensorView:
         """Where it is; what is computed on the way of another launch is nowhere."""

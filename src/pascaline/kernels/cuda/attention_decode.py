@@ -27,7 +27,9 @@ _TILE_ROWS = 8
 _HEAD_DIM_UNIT, _STRIDE_UNIT = 16, 4
 _RESERVED_BYTES = 1 << 10
 """Of shared memory, a block."""
-_MOST_BYTES_ON_THEIR_WAY = 192 << 10
+_STATIC_BYTES = 16
+"""Of shared memory, that the kernel has beside what a launch asks for."""
+_MOST_BYTES_ON_THEIR_WAY = 128 << 10
 """More than any multiprocessor's share of its memory's rate times the time that a read takes."""
 
 
@@ -163,7 +165,7 @@ def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks
 
 def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> bool:
     available = (chip.shared_bytes_per_block + _RESERVED_BYTES) // geometry.blocks - _RESERVED_BYTES
-    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) <= available
+    return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) + _STATIC_BYTES <= available
 
 
 def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:

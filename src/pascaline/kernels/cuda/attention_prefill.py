@@ -102,9 +102,13 @@ def geometries(call: AttentionCall, chip: ChipLimits) -> Iterator[PrefillGeometr
     by_warpgroups = (
         (PrefillGeometry(8, 1, 64, 2, 1, by_warpgroups=True),) if _has_warpgroups(call, chip) else ()
     )
+    wide, narrow = PrefillGeometry(4, row_tiles, 32, 4, 2), PrefillGeometry(4, 1, 64, 2, 3)
+    # Few rows: more tiles of half as many fill the card.
+    has_few = wide.tiles(call) * call.key_value_heads < 2 * chip.multiprocessors
     for geometry in (
+        *((narrow,) if has_few else ()),
         *by_warpgroups,
-        PrefillGeometry(4, row_tiles, 32, 4, 2),
+        wide,
         PrefillGeometry(8, row_tiles, 32, 2, 1),
         PrefillGeometry(4, row_tiles, 32, 2, 1),
         PrefillGeometry(4, 1, 32, 2, 1),

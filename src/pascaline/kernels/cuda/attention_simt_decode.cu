@@ -13,7 +13,7 @@
 #include "attention_simt_splits.cuh"
 #include "reduction.cuh"
 
-// Products of four tokens' keys with all heads' queries in a lane's eight numbers, of which `query` has the first head's.
+// Products of four tokens' keys with all heads' queries in a lane's eight numbers; `query` points at the first head's.
 PASCALINE_INLINE void add_products(const CacheVector (&keys)[LANE_TOKENS], const float* query,
                                    float (&scores)[LANE_TOKENS * HEADS]) {
 #pragma unroll
@@ -40,8 +40,8 @@ PASCALINE_INLINE void add_products(const CacheVector (&keys)[LANE_TOKENS], const
     }
 }
 
-// A tile's tokens of one key/value head, by their rows in the cache. What is behind the sequence's end is its last token
-// once more: places that nobody wrote are not read. The second page is the first again if there is only one.
+// A tile's tokens of one key/value head, by their rows in the cache. What is behind the sequence's end is its last
+// token once more: places that nobody wrote are not read. The second page is the first again if there is only one.
 struct Tile {
     uint32_t pages[2];  // the first row of each
     int last;           // token of the tile that may be read
@@ -141,7 +141,8 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
     }
 
     const Scoring scoring(scale_bits, soft_cap_bits);
-    const float* const own_query = query + size_t(query_row) * query_stride + (key_value_head * GROUP + first_head) * HEAD_DIM;
+    const float* const own_query =
+        query + size_t(query_row) * query_stride + (key_value_head * GROUP + first_head) * HEAD_DIM;
 #pragma unroll
     for (int first = 0; first < HEADS * PADDED_DIM; first += 32 * WARPS) {
         const int i = first + threadIdx.x;
@@ -188,7 +189,8 @@ attention_simt_decode(const float* query, const void* key_cache, const void* val
         }
 
         reduce_lanes<TOKEN_LANES>(scores, lane);
-        const bool is_seen = own_token <= tile.last && (!HAS_WINDOW || range.start(number) + own_token >= range.first_token);
+        const bool is_seen =
+            own_token <= tile.last && (!HAS_WINDOW || range.start(number) + own_token >= range.first_token);
 #pragma unroll
         for (int head = 0; head < HEADS; head++) {
             const float scaled = CACHE_TYPE == INT8 ? scores[head] * key_scale : scores[head];

@@ -4,10 +4,12 @@
 #pragma once
 #include "attention_simt.cuh"
 
-constexpr int ROW_TILES = (GROUP + 7) / 8;
+constexpr int ROW_TILES = (GROUP + 7) / 8;  // blocks that share a key/value head's query heads
 constexpr int HEADS = (GROUP + ROW_TILES - 1) / ROW_TILES;
-constexpr int TILE = 2 * PAGE_SIZE;
+constexpr int WEIGHT_STRIDE = (HEADS + 3) / 4 * 4;
+constexpr int TILE = 2 * PAGE_SIZE;  // tokens of a warp's step
 
+// Keys: lanes of a token, tokens of a warp at once, tokens of a lane, and columns that its lanes have at once.
 constexpr int TOKEN_LANES = 4;
 constexpr int KEY_TOKENS = 32 / TOKEN_LANES;
 constexpr int LANE_TOKENS = TILE / KEY_TOKENS;
@@ -15,13 +17,14 @@ constexpr int CHUNK = TOKEN_LANES * VECTOR;
 constexpr int CHUNKS = (HEAD_DIM + CHUNK - 1) / CHUNK;
 constexpr int PADDED_DIM = CHUNKS * CHUNK;
 
-constexpr int VALUE_LANES = VECTORS <= 1 ? 1 : VECTORS <= 2 ? 2 : VECTORS <= 4 ? 4 : VECTORS <= 8 ? 8 : VECTORS <= 16 ? 16 : 32;
+// Values: lanes of a token, of which those beyond VECTORS have nothing, tokens of a warp at once, and how often.
+constexpr int VALUE_LANES =
+    VECTORS <= 1 ? 1 : VECTORS <= 2 ? 2 : VECTORS <= 4 ? 4 : VECTORS <= 8 ? 8 : VECTORS <= 16 ? 16 : 32;
 constexpr int VALUE_TOKENS = 32 / VALUE_LANES;
 constexpr int STEPS = TILE / VALUE_TOKENS;
 constexpr int STEPS_AT_ONCE = STEPS < 4 ? STEPS : 4;
-constexpr int AT_ONCE = LANE_TOKENS > STEPS_AT_ONCE ? LANE_TOKENS : STEPS_AT_ONCE;
-constexpr int WEIGHT_STRIDE = (HEADS + 3) / 4 * 4;
 
+constexpr int AT_ONCE = LANE_TOKENS > STEPS_AT_ONCE ? LANE_TOKENS : STEPS_AT_ONCE;  // vectors of a lane
 
 static_assert(VECTORS <= 32, "a warp has a whole value");
 
@@ -49,7 +52,7 @@ struct alignas(16) OfHeads {
     }
 };
 
-// PERF: a warp's maxima and sums are not in registers, which sm_61 has too few of for three blocks.
+// PERF: a warp's maxima and sums are not in registers, which are all taken.
 struct WarpState {
     OfHeads weights[TILE];  // of the tile's tokens
     OfHeads sums[32];       // of the weights of each lane's tokens

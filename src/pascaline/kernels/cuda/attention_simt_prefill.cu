@@ -274,7 +274,8 @@ attention_simt_prefill(const float* query, const void* key_cache, const void* va
             if (step + 2 < VALUE_STEPS) load_values(step + 2, cache_rows);
             if (step + 1 == VALUE_STEPS && start + TILE < own.end) load_step(0, shared.rows[buffer ^ 1]);
             multiply<VALUE_STEP, BLOCK_ROWS + 4, PADDED_DIM, VALUE_PARTS>(
-                &shared.weights[step * VALUE_STEP][first_row], &shared.values[step & 1][0][4 * column_lane], rows.totals);
+                &shared.weights[step * VALUE_STEP][first_row], &shared.values[step & 1][0][4 * column_lane],
+                rows.totals);
             __syncthreads();
         }
     }

@@ -91,11 +91,13 @@ def plan_attention_simt_prefill(
 
 
 def _default_geometry(call: AttentionCall, chip: ChipLimits) -> SimtPrefillGeometry:
-    """As many rows as registers have sums of weighted values for, and as many blocks as do without spills.
+    """As many rows as registers have sums of weighted values for, or half as many where all rows are so few;
+    and as many blocks as do without spills.
 
     Where rows make fewer blocks than are at work at once, tokens are split, a tile or more for each block.
     """
-    thread_rows = 8 if call.head_dim <= _WIDE_HEAD_DIM else 4
+    is_half = call.head_dim > _WIDE_HEAD_DIM or call.tokens * call.group <= 4 * _ROW_GROUPS
+    thread_rows = 4 if is_half else 8
     blocks = 2 if call.cache_dtype == torch.float32 or chip.compute_capability >= (9, 0) else 3
     whole = SimtPrefillGeometry(thread_rows, blocks, 1)
     wanted = chip.multiprocessors * blocks // (call.key_value_heads * whole.row_blocks(call))

@@ -79,6 +79,8 @@ def _rotate_and_store(
     _slots: torch.Tensor,
     key_cache: torch.Tensor,
     _value_cache: torch.Tensor,
+    _key_scales: torch.Tensor | None,
+    _value_scales: torch.Tensor | None,
     query_gain: Dense | None = None,
     _key_gain: Dense | None = None,
     *,
@@ -90,6 +92,7 @@ def _rotate_and_store(
 
 _QUERY_KEY_VALUE = (
     *("query", "key", "value", "positions", "cosine", "sine", "slots", "key_cache", "value_cache"),
+    *("key_scales", "value_scales"),
 )
 
 ADD_NORM = _fused(("add", "rms_norm"), ("x", "residual", "gain"), _add_norm)

@@ -91,7 +91,10 @@ def _stored(kernel: Kernel, group: list[RecordedLaunch], uses: Counter[int]) -> 
     """The one launch of a group, None where its launches do not belong together so."""
     *norms, query, key, store_key, store_value = group
     (rotated_query, positions, cosine, sine), (rotated_key, *key_tables) = query.inputs, key.inputs
-    (stored_key, slots, key_cache), (value, value_slots, value_cache) = store_key.inputs, store_value.inputs
+    (stored_key, slots, key_cache, key_scales), (value, value_slots, value_cache, value_scales) = (
+        store_key.inputs,
+        store_value.inputs,
+    )
     passed_on = [(key.out, stored_key)]
     parameters: dict[str, float] = {}
     gains: tuple[Operand, ...] = ()
@@ -110,7 +113,8 @@ def _stored(kernel: Kernel, group: list[RecordedLaunch], uses: Counter[int]) -> 
         or len({(cache.shape, cache.stride(), cache.dtype) for cache in caches}) > 1
     ):
         return None
-    inputs = (rotated_query, rotated_key, value, positions, cosine, sine, slots, *caches, *gains)
+    scales = key_scales, value_scales
+    inputs = (rotated_query, rotated_key, value, positions, cosine, sine, slots, *caches, *scales, *gains)
     return _launch(kernel, query, store_value, inputs, parameters)
 
 

@@ -32,7 +32,6 @@ PASCALINE_INLINE float second_of(uint32_t pair) { return Element<MATRIX_TYPE>::w
 struct SplitPair {
     uint32_t high, low;
 
-    PASCALINE_INLINE SplitPair() = default;
     PASCALINE_INLINE SplitPair(float first, float second)
         : high(pair_of(first, second)), low(pair_of(first - first_of(high), second - second_of(high))) {}
 };

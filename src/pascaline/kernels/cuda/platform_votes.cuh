@@ -1,14 +1,7 @@
-// What the lanes of a warp find out together.
+// What all lanes of a warp find out together in one instruction each; from sm_80 on.
 #pragma once
 #include "platform.cuh"
 
-// Whether the condition holds in any lane.
-PASCALINE_INLINE bool any_lane(bool condition) { return __any_sync(0xFFFFFFFFu, condition); }
-
-// A bit for each lane, set where the condition holds.
-PASCALINE_INLINE uint32_t lanes_where(bool condition) { return __ballot_sync(0xFFFFFFFFu, condition); }
-
-// In one instruction each, from sm_80 on.
 #if defined(PASCALINE_HOST)
 #include "host_votes.h"
 #else

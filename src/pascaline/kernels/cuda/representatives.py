@@ -325,6 +325,7 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _attention_simt(attention_of(16, 16, torch.int8, head_dim=256, softcap=50.0)),
     _attention_simt(attention_of(2048, 1, _HALF)),
     _attention_simt(attention_of(5, 1, _HALF)),
+    _attention_simt(attention_of(4, 1, _HALF)),
     _attention_simt(attention_of(512, 4, _WIDE, head_dim=80)),
     _attention_simt(attention_of(512, 16, _BRAIN, head_dim=64, window=1024)),
     _attention_simt(attention_of(512, 16, torch.int8, head_dim=256, softcap=50.0)),

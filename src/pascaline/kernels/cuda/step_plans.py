@@ -15,6 +15,7 @@ from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_st
 from pascaline.kernels.cuda.sampling import plan_choose_tokens, plan_filter_tokens, plan_shape_logits
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
+from pascaline.kernels.cuda.take_sampled import plan_take_sampled
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.slab_form import Integers
 
@@ -72,6 +73,7 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "elementwise gelu_and_mul": plan_elementwise(
         Operation.GELU_AND_MUL, _GATED, _GATED, names=("gate", "up", "y")
     ),
+    "take_sampled": plan_take_sampled(64),
     "shape_logits": plan_shape_logits(_ROWS, _VOCABULARY, _VOCABULARY),
     "choose_tokens": plan_choose_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
     "filter_tokens": plan_filter_tokens(_ROWS, _VOCABULARY, _VOCABULARY),
