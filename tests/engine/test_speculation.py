@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 from test_steps_ahead import LateCard
 
 from pascaline.engine.core import EngineCore
 from pascaline.engine.engine_config import EngineConfig, Speculation
 from pascaline.engine.messages import Abort, Submit, TokenOutput
+from pascaline.engine.sampler import Sampled, Samples
 from pascaline.engine.sampling_params import SamplingParams
+from pascaline.engine.sequence import Sequence
 from pascaline.llm.offline import LLM
 
 Outputs = dict[tuple[int, int], list[TokenOutput]]
@@ -72,6 +75,9 @@ def _run(core: EngineCore, requests: list[Submit], arrivals: random.Random, canc
         assert 0 <= status.accepted_tokens <= status.drafted_tokens
         for sequence in core.scheduler.running:
             assert len(sequence.pages) * 16 >= sequence.computed
+            # What was accepted has been computed; only what was preempted is computed again.
+            if sequence.prompt_computed and not status.preemptions:
+                assert sequence.uncomputed == 1
     pool = core.scheduler.pool
     assert pool.free + core.scheduler.prefixes.pages == pool.total
     return found
@@ -110,6 +116,44 @@ def test_what_is_cancelled_is_the_beginning_of_it(
     assert sum(len(tokens) for tokens in found.values()) < sum(len(tokens) for tokens in expected.values())
     for key, tokens in found.items():
         assert tokens == expected[key][: len(tokens)]
+
+
+class Scripted:
+    """Chooses what it is told to: a list of tokens a step, one a row."""
+
+    def __init__(self, *steps: list[Sampled]) -> None:
+        self._steps = list(steps)
+
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
+        chosen = self._steps.pop(0)
+        assert ahead == list(range(len(chosen)))
+        return _Chosen(chosen)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    sampled: list[Sampled]
+
+    def read(self) -> list[Sampled]:
+        return self.sampled
+
+
+def test_behind_a_token_that_was_not_drafted_nothing_counts(demo_path: Path) -> None:
+    core = _core(demo_path, "auto", 40)
+    period = [1000, 1001, 1002, 1003, 1004]
+    # The second step's draft is 1001, 1002, …: 1002 at its place does not make up for 1001.
+    rest = [Sampled(7, is_finite=False)] * 7
+    core._sampler = Scripted([Sampled(1000)], [Sampled(1002), *rest], [Sampled(5)])
+    core.submit(Submit(1, period * 3, SamplingParams(temperature=0.0, stop_token_ids=(5,))))
+    found = []
+    while core.has_work:
+        outputs = core.step()
+        assert not outputs.failed
+        found += [token.token_id for token in outputs.tokens]
+    assert found == [1000, 1002, 5]
+    assert core.status().accepted_tokens == 0
 
 
 def test_text_that_repeats_takes_fewer_steps(demo_path: Path) -> None:
