@@ -22,13 +22,13 @@ PASCALINE_INLINE void widen_vector(const typename Element<type>::Stored* address
     constexpr int words = VECTOR * (type == FP32 ? 4 : 2) / 4;
     uint32_t bits[words];
     if constexpr (words == 2) {
-        const uint2 two = load_handed_on(reinterpret_cast<const uint2*>(address));
+        const uint2 two = load_constant(reinterpret_cast<const uint2*>(address));
         bits[0] = two.x;
         bits[1] = two.y;
     } else {
 #pragma unroll
         for (int i = 0; i < words / 4; i++) {
-            const uint4 four = load_handed_on(reinterpret_cast<const uint4*>(address) + i);
+            const uint4 four = load_constant(reinterpret_cast<const uint4*>(address) + i);
             bits[4 * i] = four.x;
             bits[4 * i + 1] = four.y;
             bits[4 * i + 2] = four.z;
@@ -72,7 +72,6 @@ PASCALINE_INLINE void add_vectors(const WeightRows& rows, const InputElement::St
                 }
             }
         }
-        wait_for_launches_before();  // for inputs, with the first weights on their way; later it is no wait
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             if (start + i * step >= columns) break;
@@ -94,7 +93,6 @@ PASCALINE_INLINE void add_vectors(const WeightRows& rows, const InputElement::St
 // The same where rows are not aligned.
 PASCALINE_INLINE void add_single(const WeightRows& rows, const InputElement::Stored* x, int columns, int lane,
                                  float (&sums)[SUMS]) {
-    wait_for_launches_before();
 #pragma unroll 1
     for (int column = lane; column < columns; column += 32) {
 #pragma unroll
@@ -102,7 +100,7 @@ PASCALINE_INLINE void add_single(const WeightRows& rows, const InputElement::Sto
             const float weight = WeightElement::widen(load_constant(rows.first[output] + column));
 #pragma unroll
             for (int row = 0; row < ROWS; row++) {
-                const float input = InputElement::widen(load_handed_on(x + size_t(row) * columns + column));
+                const float input = InputElement::widen(load_constant(x + size_t(row) * columns + column));
                 sums[output * PADDED_ROWS + row] += input * weight;
             }
         }
@@ -112,7 +110,6 @@ PASCALINE_INLINE void add_single(const WeightRows& rows, const InputElement::Sto
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 linear_dense_decode(const void* __restrict__ weight, const void* __restrict__ x, const void* bias,
                     const void* residual, void* y, int columns, int outputs) {
-    let_next_launch_begin();
     const Epilogue epilogue = {bias, residual, y, outputs};
     const int lane = threadIdx.x & 31;
     const int units = outputs / (1 + GATE);
@@ -135,7 +132,6 @@ linear_dense_decode(const void* __restrict__ weight, const void* __restrict__ x,
         add_single(rows, inputs, columns, lane, sums);
     }
     reduce_lanes<32>(sums, lane);
-    wait_for_launches_before();  // of lanes that no column fell to
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
         const int held = lane * SUMS / 32 + i, output = held / PADDED_ROWS, row = held % PADDED_ROWS;

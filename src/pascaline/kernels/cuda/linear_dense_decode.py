@@ -57,7 +57,6 @@ def plan_linear_dense_decode(
         block=(32 * geometry.warps, 1, 1),
         arguments=("weight", "x", *EPILOGUE_BUFFERS, Integer(call.columns), Integer(call.outputs)),
         geometry=geometry,
-        begins_early=True,
     )
 
 
