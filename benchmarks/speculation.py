@@ -4,7 +4,7 @@
 
 Both engines stay loaded. A round is every prompt of a workload, one after the other, each by both in turn;
 the first round is not counted, so the prompts of the others are remembered, and decoding is what is timed.
-"edit" are texts to be repeated with a small change, greedy; "free" are stories drawn at temperature 1.
+"edit" are texts to be repeated as they are, greedy; "free" are stories drawn at temperature 1.
 Token ids of both sides must be equal on the CPU; the ratio is the median of what was timed in turn.
 
 Prints both rates, their ratio and how many drafted tokens were accepted; writes a run record. Exit code 1:
