@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pascaline.engine.core import EngineCore
-from pascaline.engine.engine_config import EngineConfig
+from pascaline.engine.engine_config import EngineConfig, Speculation
 from pascaline.engine.messages import Abort, Submit, TokenOutput
 from pascaline.engine.runner import Runner
 from pascaline.engine.sampler import Sampled, Samples, sample
@@ -36,8 +36,10 @@ class LateCard:
         self.taken += int((batch.token_ids < 0).sum())
         return self._runner.run(replace(batch, token_ids=torch.tensor(ids))).clone()
 
-    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
-        chosen = sample(logits, sequences) if sequences else []
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
+        chosen = sample(logits, sequences, ahead) if sequences else []
         self._chosen = [each.token_id for each in chosen]
         self.unread += 1
         assert self.unread <= 2
@@ -54,10 +56,18 @@ class _Late:
     read: Callable[[], list[Sampled]]
 
 
-def _core(path: Path, *, is_late: bool, pages: int) -> tuple[EngineCore, LateCard]:
+def _core(
+    path: Path, *, is_late: bool, pages: int, speculation: Speculation = "off"
+) -> tuple[EngineCore, LateCard]:
     core = EngineCore(
         EngineConfig(
-            str(path), device="cpu", max_model_len=200, max_batch_tokens=48, max_sequences=6, pages=pages
+            str(path),
+            device="cpu",
+            max_model_len=200,
+            max_batch_tokens=48,
+            max_sequences=6,
+            pages=pages,
+            speculation=speculation,
         )
     )
     card = LateCard(core._runner)

@@ -327,6 +327,15 @@ def test_draws_are_parts_of_two_to_the_64th() -> None:
     assert line["top_p"] == 1 << 62
 
 
+def test_a_row_behind_a_draft_is_drawn_as_when_the_draft_is_known() -> None:
+    params = SamplingParams(temperature=0.8, logit_bias={3: 1.0})
+    known = [Sequence(1, 0, 0, params, 5, [1, 2, 3, *range(more)], 3) for more in range(4)]
+    call, expected = CallMaker().make(known[:1] * 4, [0, 1, 2, 3]), CallMaker().make(known)
+    assert call.packed == expected.packed
+    assert [each.tobytes() for each in call.changes] == [each.tobytes() for each in expected.changes]
+    assert len(set(call.lines["draw"].tolist())) == 4
+
+
 def test_there_is_room_for_all_that_may_be_asked_for() -> None:
     assert sampling.MOST_REPORTED == MAX_LOGPROBS
 

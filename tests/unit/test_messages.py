@@ -55,6 +55,7 @@ configs = st.builds(
     model_path=texts,
     device=st.sampled_from(("auto", "cpu", "cuda")),
     load_format=st.sampled_from(("auto", "dummy")),
+    speculation=st.sampled_from(("auto", "off")),
     max_model_len=optional(st.integers(2, 10**6)),
     gpu_memory_utilization=shares,
     max_batch_tokens=st.integers(100, 9000),
@@ -82,7 +83,7 @@ params = st.builds(
     logprobs=optional(st.integers(0, 20)),
     prompt_logprobs=optional(st.integers(0, 20)),
 )
-statuses = st.builds(EngineStatus, *[integers] * 10, numbers)
+statuses = st.builds(EngineStatus, *[integers] * 12, numbers)
 tokens = st.builds(
     TokenOutput,
     integers,
@@ -152,8 +153,8 @@ def test_the_strategies_build_every_message_and_setting() -> None:
     assert set(typing.get_args(ToEngine)) == {Start, Submit, Abort, Shutdown}
     assert set(typing.get_args(FromEngine)) == {StartProgress, Ready, Failed, StepOutputs}
     assert len(dataclasses.fields(SamplingParams)) == 16
-    assert len(dataclasses.fields(EngineConfig)) == 10
-    assert len(msgspec.structs.fields(EngineStatus)) == 11
+    assert len(dataclasses.fields(EngineConfig)) == 11
+    assert len(msgspec.structs.fields(EngineStatus)) == 13
     assert len(msgspec.structs.fields(Ready)) == 13
 
 

@@ -71,7 +71,7 @@ class Simulation:
                 row.sequence.prompt_logprobs.append(None)  # type: ignore[arg-type]
         self.scheduler.launched(chunks)
         self.scheduler.commit(chunks)
-        for sequence in prepared.sampled:
+        for sequence in [row.sequence for row in prepared.sampled]:
             if sequence.params.prompt_logprobs is not None and sequence.index == 0:
                 assert len(sequence.prompt_logprobs) == sequence.prompt_length - 1
             sequence.prompt_reported = True

@@ -21,6 +21,8 @@ from pascaline.cli.options import (
     MaxTokensOption,
     ModelArgument,
     SeedOption,
+    Speculation,
+    SpeculationOption,
     TemperatureOption,
     TopPOption,
 )
@@ -52,6 +54,7 @@ def generate(
     gpu_memory_utilization: GpuMemoryUtilizationOption = 0.9,
     arithmetic: ArithmeticOption = Arithmetic.auto,
     load_format: LoadFormatOption = LoadFormat.auto,
+    speculation: SpeculationOption = Speculation.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Continue PROMPT and print the text, or everything about it with --json."""
@@ -76,6 +79,7 @@ def generate(
             gpu_memory_utilization=gpu_memory_utilization,
             arithmetic=arithmetic.value,
             load_format=load_format.value,
+            speculation=speculation.value,
             max_sequences=1,
             report=report,
         )

@@ -33,6 +33,13 @@ class LoadFormat(StrEnum):
     dummy = "dummy"
 
 
+class Speculation(StrEnum):
+    """Whether tokens are computed ahead."""
+
+    auto = "auto"
+    off = "off"
+
+
 class KeyValueType(StrEnum):
     """Of the cache."""
 
@@ -63,6 +70,10 @@ ArithmeticOption = Annotated[
 LoadFormatOption = Annotated[
     LoadFormat,
     typer.Option(help="dummy makes weights up, for measuring: of a folder, config.json is enough then"),
+]
+SpeculationOption = Annotated[
+    Speculation,
+    typer.Option(help="auto computes ahead what followed before in the same text, where that pays"),
 ]
 KeyValueOption = Annotated[
     KeyValueType,

@@ -20,6 +20,8 @@ from pascaline.cli.options import (
     LoadFormatOption,
     MaxModelLenOption,
     ModelArgument,
+    Speculation,
+    SpeculationOption,
 )
 from pascaline.cli.progress_bars import ProgressBars
 from pascaline.cli.start_up import describe_stages
@@ -42,6 +44,7 @@ def serve(
     arithmetic: ArithmeticOption = Arithmetic.auto,
     kv_dtype: KeyValueOption = KeyValueType.auto,
     load_format: LoadFormatOption = LoadFormat.auto,
+    speculation: SpeculationOption = Speculation.auto,
     max_batch_tokens: Annotated[int, typer.Option(min=1, help="most new tokens in one step")] = 512,
     max_sequences: Annotated[int, typer.Option(min=1, help="most sequences in one step")] = 64,
 ) -> None:
@@ -59,6 +62,7 @@ def serve(
         arithmetic=arithmetic.value,
         key_value_dtype=kv_dtype.value,
         load_format=load_format.value,
+        speculation=speculation.value,
         max_batch_tokens=max_batch_tokens,
         max_sequences=max_sequences,
     )

@@ -22,16 +22,25 @@ class PromptRow:
 
 
 @dataclass(frozen=True)
-class PreparedStep:
-    """A step's tensors, and what each of its rows of logits is for.
+class SampledRow:
+    """A sequence's next token is sampled, or, after `ahead` tokens of a draft, the token after those.
 
-    `sampled[i]` gets its next token from row `sampled_rows[i]`.
+    `drafted` is the last of these: the row means something if it and those before it are what is sampled.
     """
+
+    sequence: Sequence
+    row: int
+    ahead: int = 0
+    drafted: int | None = None
+
+
+@dataclass(frozen=True)
+class PreparedStep:
+    """A step's tensors, and what each of its rows of logits is for."""
 
     chunks: list[Chunk]
     batch: StepBatch
-    sampled: list[Sequence]
-    sampled_rows: list[int]
+    sampled: list[SampledRow]
     prompt_rows: list[PromptRow]
 
 
@@ -40,22 +49,22 @@ def prepare(chunks: list[Chunk], before: PreparedStep | None = None) -> Prepared
 
     A token that is pending is the one that step `before` sampled as its i-th: its id is −1 − i.
     """
-    pending = {} if before is None else {sequence: -1 - i for i, sequence in enumerate(before.sampled)}
+    pending = {} if before is None else {each.sequence: -1 - i for i, each in enumerate(before.sampled)}
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
     query_start = [0]
     logit_rows: list[int] = []
-    sampled: list[Sequence] = []
-    sampled_rows: list[int] = []
+    sampled: list[SampledRow] = []
     prompt_rows: list[PromptRow] = []
     width = max(len(chunk.sequence.pages) for chunk in chunks)
     for chunk in chunks:
         sequence = chunk.sequence
         first_row = len(token_ids)
-        token_ids += sequence.tokens[chunk.start : chunk.stop]
-        if len(token_ids) < first_row + chunk.count:
+        token_ids += sequence.tokens[chunk.start : chunk.known_stop]
+        if len(token_ids) < first_row + chunk.known_stop - chunk.start:
             token_ids.append(pending[sequence])
+        token_ids += chunk.draft
         positions += range(chunk.start, chunk.stop)
         slots += [
             sequence.pages[position // PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE
@@ -67,9 +76,9 @@ def prepare(chunks: list[Chunk], before: PreparedStep | None = None) -> Prepared
                 prompt_rows.append(PromptRow(sequence, len(logit_rows), position))
                 logit_rows.append(first_row + position - 1 - chunk.start)
         if chunk.samples:
-            sampled.append(sequence)
-            sampled_rows.append(len(logit_rows))
-            logit_rows.append(len(token_ids) - 1)
+            for ahead, drafted in enumerate((None, *chunk.draft)):
+                sampled.append(SampledRow(sequence, len(logit_rows), ahead, drafted))
+                logit_rows.append(len(token_ids) - 1 - len(chunk.draft) + ahead)
 
     def integers(values: list[int], dtype: type[numpy.signedinteger]) -> torch.Tensor:
         # PERF: by way of numpy, 3 µs instead of 10 for a short list.
@@ -87,4 +96,4 @@ def prepare(chunks: list[Chunk], before: PreparedStep | None = None) -> Prepared
         context_lengths=integers([chunk.stop for chunk in chunks], numpy.int32),
         logit_rows=integers(logit_rows, numpy.int64),
     )
-    return PreparedStep(chunks, batch, sampled, sampled_rows, prompt_rows)
+    return PreparedStep(chunks, batch, sampled, prompt_rows)

@@ -138,4 +138,4 @@ def representative_sizes(largest: Sizes) -> Iterator[Sizes]:
         yield Sizes(bucket, bucket, bucket)
     yield Sizes(largest.tokens, 1, 1)
     if largest.sequences > 1:
-        yield Sizes(largest.tokens, largest.sequences, largest.sequences)
+        yield Sizes(largest.tokens, largest.sequences, largest.logit_rows)

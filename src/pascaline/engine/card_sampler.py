@@ -40,29 +40,29 @@ class CardSampler:
     Parameters
     ----------
     kernels : of the card that the logits are on.
-    max_sequences : of a step.
+    max_rows : that are sampled from in a step.
     vocab_size : columns of the logits.
     """
 
-    def __init__(self, kernels: KernelSet, max_sequences: int, vocab_size: int) -> None:
-        self.ids = torch.zeros(max_sequences, dtype=torch.int64, device=kernels.device)
+    def __init__(self, kernels: KernelSet, max_rows: int, vocab_size: int) -> None:
+        self.ids = torch.zeros(max_rows, dtype=torch.int64, device=kernels.device)
         """What the last step has chosen, in the order of its sequences."""
         self._kernels = kernels
         self._vocab_size = vocab_size
         self._maker = CallMaker()
         self._launches: dict[Key, BoundLaunch] = {}
         # A row may have a line of its own logits and one of shaped ones, a token by filters and a report.
-        lines = jobs = 2 * max_sequences
+        lines = jobs = 2 * max_rows
         plans = (
-            plan_shape_logits(max_sequences, vocab_size, vocab_size),
+            plan_shape_logits(max_rows, vocab_size, vocab_size),
             plan_choose_tokens(lines, vocab_size, vocab_size),
             plan_filter_tokens(jobs, vocab_size, vocab_size),
         )
         kernels.build((plan.specialisation for plan in plans), ignore_progress)
         kernels.reserve([Recipe((plan,)) for plan in plans])
         self._ranges = torch.empty(lines, 2, dtype=torch.float32, device=kernels.device)
-        self._choice_bytes = max_sequences * CHOICE.itemsize
-        results = self._choice_bytes + max_sequences * REPORT.itemsize
+        self._choice_bytes = max_rows * CHOICE.itemsize
+        results = self._choice_bytes + max_rows * REPORT.itemsize
         self._results = self._bytes(results)
         self._inputs = self._bytes(lines * (LINE.itemsize + JOB.itemsize))
         self._shaped = torch.empty(0, dtype=torch.float32, device=kernels.device)
@@ -70,7 +70,9 @@ class CardSampler:
         self._slots = [_Slot(results) for _ in range(_SLOTS)]
 
     @torch.inference_mode()
-    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
         """Choose the next token of each sequence from its row of `logits` (S, V), fp32.
 
         It is that of `engine.sampler.sample`, but for what `kernels.cuda.sampling` says.
@@ -79,7 +81,7 @@ class CardSampler:
         ------
         CudaError : the driver refuses a launch.
         """
-        call = self._maker.make(sequences)
+        call = self._maker.make(sequences, ahead)
         slot = self._slots.pop(0)
         self._slots.append(slot)
         if sequences:

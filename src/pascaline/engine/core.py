@@ -14,7 +14,7 @@ import torch
 
 from pascaline.core.errors import ConfigError, EngineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
-from pascaline.engine.batch import PreparedStep, prepare
+from pascaline.engine.batch import PreparedStep, SampledRow, prepare
 from pascaline.engine.engine_config import EngineConfig
 from pascaline.engine.messages import (
     Abort,
@@ -32,7 +32,9 @@ from pascaline.engine.sampler import Sampled, Samples, top_logprobs
 from pascaline.engine.scheduler import Scheduler
 from pascaline.engine.sequence import Chunk, Sequence
 from pascaline.engine.shrinking import give_back_memory
+from pascaline.engine.speculation import Drafts, Speculation
 from pascaline.engine.start import start
+from pascaline.workload.limits import most_sampled_rows
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ class _Launched:
 
     prepared: PreparedStep
     samples: Samples
+    began: float
+
+    @property
+    def drafts(self) -> bool:
+        """Whether its results decide how far sequences have come."""
+        return any(chunk.draft for chunk in self.prepared.chunks)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether all of it is of sequences that decode."""
+        return all(chunk.known_stop - chunk.start == 1 for chunk in self.prepared.chunks)
 
 
 class EngineCore:
@@ -60,6 +73,10 @@ class EngineCore:
         self.scheduler = Scheduler(self.plan.pages, config.max_batch_tokens, config.max_sequences)
         self._runner = started.runner
         self._sampler = started.sampler
+        self._speculation: Speculation | None = None
+        if config.speculation == "auto":
+            rows = most_sampled_rows(config.max_batch_tokens, config.max_sequences)
+            self._speculation = Speculation(rows)
         self._launched: _Launched | None = None
         self._eos_token_ids = frozenset(started.model_config.eos_token_ids)
         self._requests: dict[int, list[Sequence]] = {}
@@ -71,6 +88,8 @@ class EngineCore:
         self._prompt_tokens = 0
         self._cached_prompt_tokens = 0
         self._generated_tokens = 0
+        self._drafted_tokens = 0
+        self._accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
@@ -121,20 +140,23 @@ class EngineCore:
         prompts: list[PromptOutput] = []
         ready, self._launched = self._launched, None
         if ready is not None:
-            ahead = self._chunks_ahead()
+            ahead = [] if ready.drafts else self._chunks_ahead()
             if ahead:
                 self._launched = self._launch_in_memory(ahead, ready.prepared)
             self._finish(ready, tokens, prompts)
         if self._launched is None:
             chunks = self.scheduler.schedule()
             if chunks:
+                chunks = self.scheduler.with_drafts(chunks, self._drafts(chunks))
                 self._launched = self._launch_in_memory(chunks)
         if self._launched is not None and not self._runner.computes_by_itself:
             ready, self._launched = self._launched, None
             self._finish(ready, tokens, prompts)
         if ready is not None:
             self._steps += 1
-            self._step_ended = time.monotonic()
+            ended = time.monotonic()
+            self._note_time(ready, ended - max(ready.began, self._step_ended))
+            self._step_ended = ended
             self._step_s = self._step_ended - began
         failed, self._failed = self._failed, []
         return StepOutputs(self.status(), tokens, prompts, failed)
@@ -153,6 +175,8 @@ class EngineCore:
             cached_prompt_tokens=self._cached_prompt_tokens,
             generated_tokens=self._generated_tokens,
             steps=self._steps,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
             step_s=self._step_s,
         )
 
@@ -177,7 +201,33 @@ class EngineCore:
         running = self.scheduler.running
         if any(sequence.is_penalised or sequence.wants_prompt_logprobs for sequence in running):
             return []
+        if self._choose_drafts(running):
+            return []  # the token that is pending decides whether they still hold
         return self.scheduler.schedule_ahead([each for each in running if not self._ends(each, each.length)])
+
+    def _drafts(self, chunks: list[Chunk]) -> Drafts:
+        """Of a step that is to be launched: none unless all of its sequences decode."""
+        sequences = [chunk.sequence for chunk in chunks]
+        decode = all(chunk.count == 1 and chunk.sequence.output_length for chunk in chunks)
+        return self._choose_drafts(sequences) if decode else {}
+
+    def _choose_drafts(self, sequences: list[Sequence]) -> Drafts:
+        if self._speculation is None:
+            return {}
+        most_rows = self.scheduler.max_batch_tokens
+        return self._speculation.choose(sequences, self._most_drafted, most_rows)
+
+    def _most_drafted(self, sequence: Sequence) -> int:
+        """Tokens of a draft that the sequence could go on by, with one more behind them."""
+        most = self.ready.max_model_len - sequence.length
+        if sequence.params.max_tokens is not None:
+            most = min(most, sequence.params.max_tokens - sequence.output_length)
+        return max(0, most - 1)
+
+    def _note_time(self, ended: _Launched, seconds: float) -> None:
+        if self._speculation is not None and ended.decodes:
+            chunks = ended.prepared.chunks
+            self._speculation.times.add(len(chunks), sum(chunk.count for chunk in chunks), seconds)
 
     def _launch_in_memory(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched | None:
         """The step under way; None where memory does not suffice for it, and smaller ones will follow."""
@@ -193,6 +243,10 @@ class EngineCore:
 
     def _make_room(self, chunks: list[Chunk]) -> None:
         """After a step that did not fit: take smaller ones, or else end its largest request."""
+        if any(chunk.draft for chunk in chunks):
+            self._speculation = None
+            sys.stderr.write("note: memory does not suffice for speculation, which is off from now on\n")
+            return
         tokens = sum(chunk.count for chunk in chunks)
         if self.scheduler.halve_steps(tokens):
             sys.stderr.write(
@@ -210,39 +264,62 @@ class EngineCore:
         )
 
     def _launch(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched:
+        began = time.monotonic()
         prepared = prepare(chunks, before)
         logits = self._runner.run(prepared.batch)
         self._note_prompt_logprobs(prepared, logits)
         if prepared.prompt_rows:  # else all rows are sampled from, in order
-            logits = logits[prepared.sampled_rows]
-        samples = self._sampler.launch(logits, prepared.sampled)
+            logits = logits[[each.row for each in prepared.sampled]]
+        samples = self._sampler.launch(
+            logits, [each.sequence for each in prepared.sampled], [each.ahead for each in prepared.sampled]
+        )
         self.scheduler.launched(chunks)
-        for sequence in prepared.sampled:
-            sequence.pending += 1
-        return _Launched(prepared, samples)
+        self._drafted_tokens += sum(len(chunk.draft) for chunk in chunks)
+        for each in prepared.sampled:
+            each.sequence.pending += not each.ahead
+        return _Launched(prepared, samples, began)
 
     def _finish(self, launched: _Launched, tokens: list[TokenOutput], prompts: list[PromptOutput]) -> None:
         """Read a step's results: its tokens are known, and prompts that it completed are remembered."""
         prepared = launched.prepared
         sampled = launched.samples.read()
-        for sequence in prepared.sampled:
-            sequence.pending -= 1
+        for each in prepared.sampled:
+            each.sequence.pending -= not each.ahead
         broken = {
-            item for item, choice in zip(prepared.sampled, sampled, strict=True) if not choice.is_finite
+            each.sequence
+            for each, choice in zip(prepared.sampled, sampled, strict=True)
+            if not (each.ahead or choice.is_finite)
         }
         # What broken sequences computed must not be remembered for others.
         self.scheduler.commit(
             [each for each in prepared.chunks if not (each.sequence in broken or each.sequence.finished)]
         )
-        for sequence, choice in zip(prepared.sampled, sampled, strict=True):
+        missed: set[Sequence] = set()
+        for each, choice in zip(prepared.sampled, sampled, strict=True):
+            sequence = each.sequence
             if sequence.finished:
                 continue  # with a broken sibling, or by an abort while its step was under way
-            if sequence in broken:
+            if each.ahead and not self._holds(each, missed):
+                continue
+            if not choice.is_finite:
                 self._fail(sequence, _not_a_number())
                 continue
             if not sequence.prompt_reported:
                 prompts.append(self._report_prompt(sequence))
             tokens.append(self._accept(sequence, choice))
+        for chunk in prepared.chunks:
+            if chunk.draft and not chunk.sequence.finished:
+                self.scheduler.trim(chunk.sequence)
+
+    def _holds(self, row: SampledRow, missed: set[Sequence]) -> bool:
+        """Whether a draft is what was sampled, as far as the row goes; `missed` are those that were not."""
+        sequence = row.sequence
+        if sequence in missed or sequence.tokens[-1] != row.drafted:
+            missed.add(sequence)
+            return False
+        sequence.computed += 1
+        self._accepted_tokens += 1
+        return True
 
     def _note_prompt_logprobs(self, prepared: PreparedStep, logits: torch.Tensor) -> None:
         for item in prepared.prompt_rows:

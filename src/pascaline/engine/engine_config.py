@@ -10,6 +10,7 @@ from pascaline.kernels.policy import ARITHMETICS, Arithmetic
 from pascaline.kv.pages import KEY_VALUE_BYTES, KeyValueDtype
 
 LoadFormat = Literal["auto", "dummy"]
+Speculation = Literal["auto", "off"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class EngineConfig:
     key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else. Cards
         also keep it in bf16, and in int8 with a scale for each token's head.
     load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.
+    speculation : "auto" computes tokens ahead that followed the last ones before in the same text, where more
+        tokens a second come of that; what is generated is the same.
     """
 
     model_path: str
@@ -43,6 +46,7 @@ class EngineConfig:
     arithmetic: Arithmetic = "auto"
     key_value_dtype: KeyValueDtype = "auto"
     load_format: LoadFormat = "auto"
+    speculation: Speculation = "auto"
 
     def __post_init__(self) -> None:
         if self.device not in ("auto", "cpu", "cuda"):
@@ -54,6 +58,8 @@ class EngineConfig:
             raise ConfigError(f"key_value_dtype is {self.key_value_dtype!r}", expected=known)
         if self.load_format not in ("auto", "dummy"):
             raise ConfigError(f"load_format is {self.load_format!r}", expected="auto or dummy")
+        if self.speculation not in ("auto", "off"):
+            raise ConfigError(f"speculation is {self.speculation!r}", expected="auto or off")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise ConfigError(f"max_model_len is {self.max_model_len}", expected="at least 2")
         if not 0.0 < self.gpu_memory_utilization <= 1.0:

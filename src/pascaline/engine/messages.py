@@ -127,7 +127,8 @@ class RequestFailed(msgspec.Struct, frozen=True):
 
 
 class EngineStatus(msgspec.Struct, frozen=True):
-    """The engine after a step. Pages in use by requests = total − free − cached."""
+    """The engine after a step. Pages in use by requests = total − free − cached. Drafted are tokens that were
+    computed ahead, of which those that are accepted are generated ones."""
 
     running: int
     waiting: int
@@ -139,6 +140,8 @@ class EngineStatus(msgspec.Struct, frozen=True):
     cached_prompt_tokens: int
     generated_tokens: int
     steps: int
+    drafted_tokens: int
+    accepted_tokens: int
     step_s: float
 
 

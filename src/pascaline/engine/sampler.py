@@ -49,7 +49,9 @@ class Samples(Protocol):
 class Sampler(Protocol):
     """Chooses a step's tokens."""
 
-    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
         """Choose the next token of each sequence from its row of `logits` (S, V), fp32; see `sample`."""
         ...
 
@@ -65,8 +67,10 @@ class _Known:
 class SamplerAtOnce:
     """Has chosen when `launch` returns: natively on the CPU, elsewhere by torch."""
 
-    def launch(self, logits: torch.Tensor, sequences: list[Sequence]) -> Samples:
-        return _Known(sample(logits, sequences) if sequences else [])
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
+        return _Known(sample(logits, sequences, ahead) if sequences else [])
 
 
 def uniform(seed: int, counter: int) -> float:
@@ -84,20 +88,36 @@ def uniform(seed: int, counter: int) -> float:
     return (mix(mix(seed & _MASK) ^ (counter & _MASK)) >> 11) / float(1 << 53)
 
 
-def sample(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+def draws_of(sequences: list[Sequence], ahead: list[int] | None = None) -> list[float]:
+    """The number in [0, 1) that each row's token is drawn by; see `sample`."""
+    return [
+        0.0 if sequence.params.greedy else uniform(sequence.seed, sequence.output_length + more)
+        for sequence, more in zip(sequences, ahead or [0] * len(sequences), strict=True)
+    ]
+
+
+def sample(logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None) -> list[Sampled]:
     """Choose the next token of each sequence from its row of `logits` (S, V), fp32.
 
     Order of the steps: repetition, presence and frequency penalties, logit bias, temperature,
     top-k, top-p, min-p. Log-probabilities are of the raw logits.
+
+    Parameters
+    ----------
+    ahead : of each row, tokens between the sequence's and the one that is chosen: none where it is left out.
+        A sequence that is penalised has none.
     """
     library = native.library() if logits.device.type == "cpu" else ""
     if isinstance(library, str):
-        return sample_by_torch(logits, sequences)
-    return _sample_natively(library, logits.contiguous(), sequences)
+        return sample_by_torch(logits, sequences, ahead)
+    return _sample_natively(library, logits.contiguous(), sequences, draws_of(sequences, ahead))
 
 
-def sample_by_torch(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
+def sample_by_torch(
+    logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+) -> list[Sampled]:
     """`sample` on any device."""
+    draws = draws_of(sequences, ahead)
     finite = logits.amax(-1).isfinite().tolist()
     shaped = logits
     if any(_is_shaped(sequence) for sequence in sequences):
@@ -113,7 +133,8 @@ def sample_by_torch(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sam
         ]
         if rows:
             some = [sequences[row] for row in rows]
-            chosen[rows] = draw(_probabilities(shaped[rows], some), some)
+            numbers = [draws[row] for row in rows]
+            chosen[rows] = draw(_probabilities(shaped[rows], some), some, numbers)
     results: list[Sampled] = []
     for row, (sequence, token_id) in enumerate(zip(sequences, chosen.tolist(), strict=True)):
         count = sequence.params.logprobs
@@ -126,7 +147,7 @@ def sample_by_torch(logits: torch.Tensor, sequences: list[Sequence]) -> list[Sam
 
 
 def _sample_natively(
-    library: native.Library, logits: torch.Tensor, sequences: list[Sequence]
+    library: native.Library, logits: torch.Tensor, sequences: list[Sequence], draws: list[float]
 ) -> list[Sampled]:
     choices = (Choice * len(sequences))()
     kept: list[torch.Tensor] = []
@@ -138,8 +159,7 @@ def _sample_natively(
             choice.logits = kept[-1].data_ptr()
         choice.temperature = params.temperature
         choice.top_k, choice.top_p, choice.min_p = params.top_k, params.top_p, params.min_p
-        if not params.greedy:
-            choice.draw = uniform(sequence.seed, sequence.output_length)
+        choice.draw = draws[row]
         choice.reported = -1 if params.logprobs is None else params.logprobs
     library.choose(choices, logits.shape[1])
     results: list[Sampled] = []
@@ -208,13 +228,11 @@ def _column(values: list[float], device: torch.device) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
 
-def _draw(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+def _draw(probabilities: torch.Tensor, _: list[Sequence], draws: list[float]) -> torch.Tensor:
     """One column a row, by inversion of the cumulative distribution; rows need not add up to 1."""
     cumulative = probabilities.cumsum(-1)
-    draws = _column(
-        [uniform(sequence.seed, sequence.output_length) for sequence in sequences], probabilities.device
-    )
-    picked = torch.searchsorted(cumulative, draws * cumulative[:, -1:], right=True)
+    numbers = _column(draws, probabilities.device)
+    picked = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True)
     # A draw that rounds up to the total would pick nothing: the last possible token is meant.
     picked = picked.clamp(max=probabilities.shape[-1] - 1)
     picked = torch.where(
@@ -223,7 +241,9 @@ def _draw(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tenso
     return picked[:, 0]
 
 
-def _draw_filtered(probabilities: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+def _draw_filtered(
+    probabilities: torch.Tensor, sequences: list[Sequence], draws: list[float]
+) -> torch.Tensor:
     """One token a row from what its filters leave, in order of likelihood.
 
     Filters keep the beginning of that order, mostly a short one: where it ends within the
@@ -238,7 +258,8 @@ def _draw_filtered(probabilities: torch.Tensor, sequences: list[Sequence]) -> to
         some = [sequences[row] for row in pending]
         ordered, ids = _most_likely(probabilities[pending], count)
         kept = _filter(ordered, some)
-        chosen[pending] = ids.gather(1, _draw(kept, some)[:, None])[:, 0]
+        picked = _draw(kept, some, [draws[row] for row in pending])
+        chosen[pending] = ids.gather(1, picked[:, None])[:, 0]
         # More likely than the last candidate is also more likely than all others.
         least = ordered.masked_fill(kept == 0, 1.0).amin(-1)
         ends_within = (least > ordered[:, -1]).tolist()

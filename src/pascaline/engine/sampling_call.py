@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy
 
-from pascaline.engine.sampler import Sampled, uniform
+from pascaline.engine.sampler import Sampled, draws_of
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.engine.sequence import Sequence
 from pascaline.kernels.cuda import sampling
@@ -53,17 +53,17 @@ class CallMaker:
         self._changes: WeakKeyDictionary[Sequence, _Changes] = WeakKeyDictionary()
         self._ways: WeakKeyDictionary[Sequence, _Way] = WeakKeyDictionary()
 
-    def make(self, sequences: list[Sequence]) -> SamplingCall:
-        """For sequences whose logits are rows of a matrix, in order."""
+    def make(self, sequences: list[Sequence], ahead: list[int] | None = None) -> SamplingCall:
+        """For sequences whose logits are rows of a matrix, in order; see `engine.sampler.sample`."""
         lines: list[LineValues] = []
         shaped_lines: list[LineValues] = []
         jobs: list[tuple[int, int, int, int]] = []
         shaped_rows: list[tuple[int, int, int, float]] = []
         changes: list[Array] = []
         changed = reports = 0
-        for row, sequence in enumerate(sequences):
+        for row, (sequence, number) in enumerate(zip(sequences, draws_of(sequences, ahead), strict=True)):
             way = self._way(sequence)
-            draw = 0 if way.is_greedy else int(uniform(sequence.seed, sequence.output_length) * 2.0**64)
+            draw = int(number * 2.0**64)
             line = row
             if way.is_shaped(sequence):
                 line = len(sequences) + len(shaped_lines)
@@ -143,10 +143,6 @@ class _Way:
             changes_always=bool(params.logit_bias) or params.repetition_penalty != 1.0,
             changes_later=bool(params.presence_penalty or params.frequency_penalty),
         )
-
-    @property
-    def is_greedy(self) -> bool:
-        return self.way == sampling.GREEDY
 
     def is_shaped(self, sequence: Sequence) -> bool:
         """Whether penalties or a bias change the logits now."""

@@ -9,6 +9,7 @@ is computed again later (its prefix often still lies in the tree).
 from __future__ import annotations
 
 import bisect
+from collections.abc import Mapping
 
 from pascaline.engine.sequence import Chunk, Sequence
 from pascaline.kv.page_pool import PagePool
@@ -92,15 +93,32 @@ class Scheduler:
             self._extend(sequence, sequence.length)
         return [Chunk(sequence, sequence.computed, 1) for sequence in continuing]
 
+    def with_drafts(self, chunks: list[Chunk], drafts: Mapping[Sequence, list[int]]) -> list[Chunk]:
+        """The chunks with drafts behind them, where there are pages for these without a preemption."""
+        drafted: list[Chunk] = []
+        for chunk in chunks:
+            draft = tuple(drafts.get(chunk.sequence, ()))
+            if draft and self._extend(chunk.sequence, chunk.stop + len(draft)):
+                chunk = Chunk(chunk.sequence, chunk.start, chunk.count + len(draft), draft)
+            drafted.append(chunk)
+        return drafted
+
+    def trim(self, sequence: Sequence) -> None:
+        """Give pages back that a draft has not come to need, so that others need not wait for them."""
+        needed = pages_for(sequence.length)
+        for page in sequence.pages[needed:]:
+            self.pool.release(page)
+        del sequence.pages[needed:]
+
     def launched(self, chunks: list[Chunk]) -> None:
         """The chunks are being computed: what is launched from now on comes after them."""
         for chunk in chunks:
-            chunk.sequence.computed = chunk.stop
+            chunk.sequence.computed = chunk.known_stop
 
     def commit(self, chunks: list[Chunk]) -> None:
         """The chunks have been computed; prompts that are complete are remembered for others."""
         for chunk in chunks:
-            if chunk.start < chunk.sequence.prompt_length <= chunk.stop:
+            if chunk.start < chunk.sequence.prompt_length <= chunk.known_stop:
                 self._remember(chunk.sequence)
 
     def _admit(self, chunks: dict[Sequence, Chunk], room: int) -> None:

@@ -71,17 +71,26 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A sequence's part in a step: tokens `start` … `start + count` are computed."""
+    """A sequence's part in a step: tokens `start` … `start + count` are computed.
+
+    The last of them are the `draft`, tokens that may follow the sequence's: what is sampled says if they do.
+    """
 
     sequence: Sequence
     start: int
     count: int
+    draft: tuple[int, ...] = ()
 
     @property
     def stop(self) -> int:
         return self.start + self.count
 
     @property
+    def known_stop(self) -> int:
+        """The first token behind those that are certain."""
+        return self.stop - len(self.draft)
+
+    @property
     def samples(self) -> bool:
         """Whether the chunk reaches the end of the sequence, so that a new token follows."""
-        return self.stop == self.sequence.length
+        return self.known_stop == self.sequence.length

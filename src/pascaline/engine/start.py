@@ -35,6 +35,7 @@ from pascaline.layers.decoder import build
 from pascaline.models import read_config
 from pascaline.plan.memory import MemoryPlan, MemoryRequest, available_bytes, divide
 from pascaline.workload.holdings import resident_bytes
+from pascaline.workload.limits import most_sampled_rows
 from pascaline.workload.told_directory import open_dummy
 
 
@@ -169,7 +170,8 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
     def running(plan: MemoryPlan) -> tuple[Runner, Sampler, int]:
         """What computes steps, with the cache's bytes."""
         cache = KeyValueCache(model_config, plan.pages, key_value_dtype, device, for_native=is_native)
-        largest = Sizes(config.max_batch_tokens, config.max_sequences, config.max_sequences)
+        rows = most_sampled_rows(config.max_batch_tokens, config.max_sequences)
+        largest = Sizes(config.max_batch_tokens, config.max_sequences, rows)
         pages = pages_for(plan.max_model_len)
         if is_native:
             batch = StepBatch.of_sizes(config.max_batch_tokens, config.max_sequences, pages)
@@ -178,7 +180,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
             build_kernels(model, cache, launcher, kernels, largest, pages, times)
         if kernels is None or backend != "cuda":
             return EagerRunner(model, cache, device), SamplerAtOnce(), cache.bytes
-        sampler = CardSampler(kernels, config.max_sequences, model_config.vocab_size)
+        sampler = CardSampler(kernels, rows, model_config.vocab_size)
         runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, pages, times)
         return runner, sampler, cache.bytes
 

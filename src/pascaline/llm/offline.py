@@ -16,7 +16,7 @@ from pascaline.checkpoint.reference import resolve
 from pascaline.core.errors import ConfigError, PascalineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
 from pascaline.engine.core import EngineCore
-from pascaline.engine.engine_config import EngineConfig, LoadFormat
+from pascaline.engine.engine_config import EngineConfig, LoadFormat, Speculation
 from pascaline.engine.messages import Abort, Ready, Submit
 from pascaline.engine.sampling_params import SamplingParams
 from pascaline.kernels.policy import Arithmetic
@@ -55,7 +55,7 @@ class LLM:
     ----------
     model : `demo`, a folder, a .gguf file or a hub id.
     device, max_model_len, gpu_memory_utilization, max_batch_tokens, max_sequences, pages, arithmetic,
-    key_value_dtype, load_format :
+    key_value_dtype, load_format, speculation :
         see `EngineConfig`.
     report : receives `Progress` while the model is fetched and loaded.
 
@@ -77,6 +77,7 @@ class LLM:
         arithmetic: Arithmetic = "auto",
         key_value_dtype: KeyValueDtype = "auto",
         load_format: LoadFormat = "auto",
+        speculation: Speculation = "auto",
         report: ProgressCallback = ignore_progress,
     ) -> None:
         resolved = resolve(str(model), report, with_weights=load_format != "dummy")
@@ -93,6 +94,7 @@ class LLM:
                 arithmetic=arithmetic,
                 key_value_dtype=key_value_dtype,
                 load_format=load_format,
+                speculation=speculation,
             ),
             report,
         )

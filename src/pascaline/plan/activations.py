@@ -18,6 +18,7 @@ from pascaline.workload.limits import (
     PARTIAL_BYTES,
     SCORED_ELEMENTS,
     SCRATCH_ELEMENTS,
+    most_sampled_rows,
 )
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 from pascaline.workload.weight_form import TILE_COLUMNS, TILE_ROWS, stored_columns
@@ -57,7 +58,7 @@ def native_bytes(
     shared, own = (max(sizes) for sizes in zip(*rooms, strict=True))
     scratch = max(shared + threads * own, threads * _sampling_scratch(vocabulary))
     inputs = 2 * (32 * tokens + 4 * max_sequences * (pages_for(max_model_len) + 2))
-    copies = 2 * 4 * min(tokens, max_sequences) * vocabulary
+    copies = 2 * 4 * most_sampled_rows(tokens, max_sequences) * vocabulary
     arena = arena_bytes(config, tokens, tokens, held)
     tables = rotary_bytes(config, max_model_len)
     return arena + scratch + tables + inputs + copies
@@ -85,7 +86,7 @@ def torch_bytes(
     one_row = max_model_len * scored_heads
     # Mask and its fp32 form, or scores and their softmax; rows are as many as fit, but at least one.
     scored = 8 * min(max_batch_tokens * one_row, max(SCORED_ELEMENTS, one_row))
-    rows = min(max_batch_tokens, max_sequences)
+    rows = most_sampled_rows(max_batch_tokens, max_sequences)
     logits = config.vocab_size * (4 * max_batch_tokens + rows * (4 + 5 * 8))
     tables = rotary_bytes(config, max_model_len)
     tokens = _tokens_bytes(config, max_batch_tokens)
@@ -113,7 +114,7 @@ def card_bytes(
     penalties change, a step's input (of which the page table is the most), the rotary tables, and what linears
     hand on and blocks leave for the last of them.
     """
-    rows = min(max_batch_tokens, max_sequences)
+    rows = most_sampled_rows(max_batch_tokens, max_sequences)
     logits = 4 * config.vocab_size * (max_batch_tokens + 2 * rows)
     graphs = arena_bytes(config, max_sequences, max_sequences, held)
     inputs = 32 * max_batch_tokens + 4 * max_sequences * (pages_for(max_model_len) + 2)

@@ -42,6 +42,8 @@ class _EngineCollector(Collector):
             "cached_prompt_tokens", "prompt tokens found in the prefix tree", status.cached_prompt_tokens
         )
         yield _counter("generated_tokens", "tokens sampled", status.generated_tokens)
+        yield _counter("drafted_tokens", "tokens computed ahead of what is sampled", status.drafted_tokens)
+        yield _counter("accepted_tokens", "drafted tokens that were sampled, too", status.accepted_tokens)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

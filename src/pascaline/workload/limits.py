@@ -27,3 +27,11 @@ BUFFER_ALIGNMENT_BYTES = 256
 
 ORDERED_ROWS = 1 << 10
 """Of a product of warpgroups, at most: their inputs are held twice, and a dense copy is faster beyond."""
+
+DRAFTED_ROWS = 8
+"""Rows of logits that a step may sample from, however few its sequences are: of a token and its draft."""
+
+
+def most_sampled_rows(max_batch_tokens: int, max_sequences: int) -> int:
+    """Rows of logits that a step may sample from."""
+    return min(max_batch_tokens, max(max_sequences, DRAFTED_ROWS))
