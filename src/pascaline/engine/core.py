@@ -74,7 +74,8 @@ class EngineCore:
         self._runner = started.runner
         self._sampler = started.sampler
         self._speculation: Speculation | None = None
-        if config.speculation == "auto":
+        # On a card a step of several rows a sequence is no graph yet, and costs more than drafts give.
+        if config.speculation == "auto" and not started.runner.computes_by_itself:
             rows = most_sampled_rows(config.max_batch_tokens, config.max_sequences)
             self._speculation = Speculation(rows)
         self._launched: _Launched | None = None

@@ -1,4 +1,4 @@
-"""What a step holds beside weights and KV cache, at most: by the kernels of CPUs or cards, or by plain torch."""
+"""What a step holds beside weights and KV cache, at most: by our kernels, or by plain torch."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ def card_bytes(
     """With the kernels of cards: a step launched op by op, the memory that all graphs share, and the rest.
 
     The rest are the logits (of every token, where prompt log-probabilities are wanted), copies of those that
-    penalties change, a step's input (of which the page table is the most), the rotary tables, and what linears
-    hand on and blocks leave for the last of them.
+    penalties change, a step's input (of which the page table is the most), the rotary tables, and what
+    linears hand on and blocks leave for the last of them.
     """
     rows = most_sampled_rows(max_batch_tokens, max_sequences)
     logits = 4 * config.vocab_size * (max_batch_tokens + 2 * rows)

@@ -15,10 +15,10 @@ from pascaline.kv.pages import PAGE_SIZE, page_bytes, pages_for
 from pascaline.plan.activations import DeviceKind, card_bytes, card_linears_bytes, native_bytes, torch_bytes
 from pascaline.workload.holdings import HeldWeight
 
-RUNTIME_BYTES = {"cpu": 240 << 20, "cuda": 600 << 20}
-"""What the process takes beside: interpreter, torch and its libraries on the CPU, the context on CUDA.
+RUNTIME_BYTES = {"cpu": 240 << 20, "cuda": 780 << 20}
+"""What the process takes beside: interpreter, torch and its libraries on the CPU, context and graphs on CUDA.
 
-Measured on the CPU by benchmarks/plan_vs_engine.py: 237 to 242 MiB; estimated on CUDA.
+Measured on the CPU by benchmarks/plan_vs_engine.py: 237 to 242 MiB; on an H200 by plan_on_card.py: 773 MiB.
 """
 
 _WEIGHTS_AN_UNUSED_BYTE = 64

@@ -7,8 +7,8 @@ With m the sum of |scale · q · k| of a score and L tokens that a row sees:
    and adds 8 · u of the cap itself (1 − 2 / (e^2x + 1) errs by as much of 1), which bounds m from there on.
 2. The largest score is taken off and an exponent added: 2 · u of the largest m and of the exponent.
 3. A weight's relative error is its score's, plus its mean over the weights through their sum, 4 · u of the
-   power of two, what is left over of the weight, 16 · u of factors at the end, and twice the sums' over L: the
-   weights' own in fp32, and that of values by tensor cores.
+   power of two, what is left over of the weight, 16 · u of factors at the end, and twice the sums' over L:
+   the weights' own in fp32, and that of values by tensor cores.
 4. Sums are multiplied anew with each page at most, by a power of two of 4 · u and one rounding, twice.
 5. What is below the least number of 16 bits is lost: of each weight so much of the largest.
 

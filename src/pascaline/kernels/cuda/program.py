@@ -14,7 +14,7 @@ from pascaline.workload.arena import Span
 
 
 class CardProgram:
-    """Launches that have no memory yet. All programs of an engine may share one: they run one after the other.
+    """Launches that have no memory yet. Programs that run one after the other may share one.
 
     Parameters
     ----------
