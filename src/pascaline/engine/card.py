@@ -41,7 +41,7 @@ def settle_chip(device: torch.device) -> tuple[Chip, KernelSet | None, list[str]
         kernels = KernelSet(device)
         roofline = _roofline(device)
     except (UnsupportedError, CudaError, UnknownGpuError) as error:
-        return Chip(device), None, [f"plain torch computes linears, several times slower: {error}"]
+        return Chip(device), None, [f"plain torch computes, several times slower: {error}"]
     notes: list[str] = []
     tuned = TunedLinears.of(torch.cuda.get_device_name(device), notes.append)
     return Chip(device, kernels.limits, roofline, tuned), kernels, notes

@@ -136,6 +136,9 @@ def representative_sizes(largest: Sizes) -> Iterator[Sizes]:
     """Steps whose launches, but for linears, stand for those of all others."""
     for bucket in buckets_for(largest.sequences):
         yield Sizes(bucket, bucket, bucket)
-    yield Sizes(largest.tokens, 1, 1)
-    if largest.sequences > 1:
-        yield Sizes(largest.tokens, largest.sequences, largest.logit_rows)
+    # Attention goes by other tiles where tokens are few: from some number on, which powers of two enclose.
+    counts = [1 << power for power in range(1, largest.tokens.bit_length()) if 1 << power < largest.tokens]
+    for tokens in (*counts, largest.tokens):
+        yield Sizes(tokens, 1, 1)
+        if 1 < largest.sequences < tokens:
+            yield Sizes(tokens, largest.sequences, min(largest.logit_rows, tokens))

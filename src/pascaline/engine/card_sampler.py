@@ -82,8 +82,7 @@ class CardSampler:
         CudaError : the driver refuses a launch.
         """
         call = self._maker.make(sequences, ahead)
-        slot = self._slots.pop(0)
-        self._slots.append(slot)
+        slot = self._slots[0]
         if sequences:
             if logits.stride(1) != 1:
                 logits = logits.contiguous()
@@ -94,7 +93,9 @@ class CardSampler:
             if not call.reports:
                 used = len(sequences) * CHOICE.itemsize
             slot.results[:used].copy_(self._results[:used], non_blocking=True)
-            slot.event.record()
+        # Of a step that samples nothing, too: who reads it waits until the card has come so far.
+        slot.event.record()
+        self._slots.append(self._slots.pop(0))  # only now: a launch that fails leaves the unread step's alone
         return _Launched(slot, sequences, self._vocab_size, self._choice_bytes, call.reports)
 
     def _upload(self, call: SamplingCall, slot: _Slot) -> None:

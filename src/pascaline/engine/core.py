@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pascaline.core.errors import ConfigError, EngineError
+from pascaline.core.errors import ConfigError, CudaError, EngineError
 from pascaline.core.progress import ProgressCallback, ignore_progress
 from pascaline.engine.batch import PreparedStep, SampledRow, prepare
 from pascaline.engine.engine_config import EngineConfig
@@ -31,7 +31,7 @@ from pascaline.engine.messages import (
 from pascaline.engine.sampler import Sampled, Samples, top_logprobs
 from pascaline.engine.scheduler import Scheduler
 from pascaline.engine.sequence import Chunk, Sequence
-from pascaline.engine.shrinking import give_back_memory
+from pascaline.engine.shrinking import give_back_memory, is_out_of_memory
 from pascaline.engine.speculation import Drafts, Speculation
 from pascaline.engine.start import start
 from pascaline.workload.limits import most_sampled_rows
@@ -235,8 +235,9 @@ class EngineCore:
         for _ in range(2):
             try:
                 return self._launch(chunks, before)
-            except torch.OutOfMemoryError:
-                pass
+            except (torch.OutOfMemoryError, CudaError) as error:
+                if not is_out_of_memory(error):
+                    raise
             give_back_memory()  # outside of the handler, which holds what the step had allocated
         if before is None:
             self._make_room(chunks)

@@ -86,7 +86,7 @@ class Scheduler:
         admits = self.waiting and len(self.running) < self._max_sequences
         if admits or any(sequence.uncomputed != 1 for sequence in self.running):
             return []
-        needed = sum(pages_for(sequence.length) - len(sequence.pages) for sequence in continuing)
+        needed = sum(max(0, pages_for(each.length) - len(each.pages)) for each in continuing)
         if needed > self.pool.free:
             return []
         for sequence in continuing:

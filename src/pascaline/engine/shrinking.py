@@ -71,16 +71,21 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or the driver has no memory to give."""
+    if isinstance(error, CudaError):
+        return error.code == _CUDA_OUT_OF_MEMORY
+    return isinstance(error, torch.OutOfMemoryError)
+
+
 def _attempt(make: Callable[[MemoryPlan], Made], plan: MemoryPlan) -> tuple[Made] | str:
     """What was made, or why it does not fit: then nothing of it is held any more."""
     try:
         return (make(plan),)
-    except torch.OutOfMemoryError as error:
-        return _first_line(error)
-    except CudaError as error:
-        if error.code != _CUDA_OUT_OF_MEMORY:
+    except (torch.OutOfMemoryError, CudaError) as error:
+        if not is_out_of_memory(error):
             raise
-        return error.seen
+        return error.seen if isinstance(error, CudaError) else _first_line(error)
 
 
 def _noted(plan: MemoryPlan, tried: MemoryPlan) -> MemoryPlan:

@@ -27,6 +27,7 @@ from pascaline.engine.shrinking import least_pages, made_to_fit, weights_must_fi
 from pascaline.engine.step_inputs import Sizes
 from pascaline.kernels import KERNELS, OPS, Launcher, Policy
 from pascaline.kernels.cpu import native
+from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.kernel import Backend
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.pages import PAGE_SIZE, KeyValueDtype, pages_for
@@ -94,8 +95,20 @@ def settle_key_value_dtype(
         return torch.float32, attention_backend(config, launcher, torch.float32)
     raise UnsupportedError(
         f"key_value_dtype {wanted} on {launcher.device.type}, where no attention kernel of ours reads it",
-        expected="auto, or fp32" if wanted == "fp16" else "auto, or a card for bf16 and int8",
+        expected="auto or fp32"
+        if wanted == "fp16"
+        else "auto, or a card, and heads of a multiple of 8 elements up to 256, for bf16 and int8",
     )
+
+
+def _attention_notes(config: ModelConfig, kernels: KernelSet | None, backend: Backend) -> list[str]:
+    """What a card could do, were the model another."""
+    if kernels is None or backend == "cuda":
+        return []
+    return [
+        "plain torch computes attention and samples, without graphs and several times slower: this version's "
+        f"kernels take heads of a multiple of 8 elements up to 256, and the model's have {config.head_dim}"
+    ]
 
 
 def _kernel_notes(config: EngineConfig, device: torch.device) -> list[str]:
@@ -206,6 +219,7 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
             *_departures(plan, resident),
             *_kernel_notes(config, device),
             *device_notes,
+            *_attention_notes(model_config, kernels, backend),
             *card_notes,
         ],
     )

@@ -58,6 +58,10 @@ class StepInputs:
         self._table_on_card = torch.zeros(table, dtype=torch.int32, device=device)
         self._last_table: NDArray[numpy.int32] = numpy.zeros((0, 0), numpy.int32)
         self._turn = 0
+        self._copied: list[torch.cuda.Event] = []
+        """Behind the copies of each turn, on a card: a prompt's chunk has no result to wait for."""
+        if is_card:
+            self._copied = [torch.cuda.Event() for _ in self._staged]  # type: ignore[no-untyped-call]
         self._host = [
             {name: self._part(memory, name).numpy() for name in self._small} for memory in self._staged
         ]
@@ -81,6 +85,8 @@ class StepInputs:
     def put(self, batch: StepBatch, sizes: Sizes) -> None:
         """Have a batch of the CPU copied, padded to `sizes` by tokens without a place and empty sequences."""
         self._turn = (self._turn + 1) % _STEPS_UNDER_WAY
+        if self._copied:
+            self._copied[self._turn].synchronize()
         host = self._host[self._turn]
         tokens, sequences, rows = (
             len(batch.token_ids),
@@ -99,6 +105,8 @@ class StepInputs:
             host[name][count:padded] = padding
         self._small_on_card.copy_(self._staged[self._turn], non_blocking=True)
         self._put_table(batch.page_table.numpy())
+        if self._copied:
+            self._copied[self._turn].record()
 
     def _put_table(self, table: NDArray[numpy.int32]) -> None:
         # PERF: in most steps no sequence has got a page: 512 KB that need not be copied.

@@ -70,11 +70,6 @@ struct CacheVector {
     PASCALINE_INLINE float number(int i) const { return Number::of(words[i / Number::PER_WORD], i % Number::PER_WORD); }
 };
 
-// A page's piece of one head, of which PAGE_SIZE vectors of HEAD_DIM elements, or as many scales, lie together.
-PASCALINE_INLINE size_t head_page(int32_t page, int key_value_heads, int key_value_head) {
-    return size_t(page) * key_value_heads + key_value_head;
-}
-
 // How products of queries and keys become scores times log2(e).
 struct Scoring {
     float factor, cap;

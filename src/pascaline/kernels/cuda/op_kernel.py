@@ -70,7 +70,7 @@ def cuda_kernel(
             return
         if op.in_place is None:
             inputs = tuple(aligned(value) for value in inputs)
-        key = (op.name, *likeness_of(inputs), *parameters.items())
+        key = (name or op.name, *likeness_of(inputs), *parameters.items())
         runner = workspace.ops
         runner(key, lambda: recipe_of(runner.limits, *inputs, **parameters), buffers_of(op, inputs, out))
 
