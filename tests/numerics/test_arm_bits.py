@@ -51,6 +51,8 @@ def test_every_case_of_every_op(kernel: Kernel, library: RecordingLibrary) -> No
     op = OPS[kernel.ops[0]]
     for case in op.cases:
         operands = inputs_of(op, case)
+        if kernel.takes(op.bind(operands), operands) is not None:  # type: ignore[arg-type]
+            continue
         if op.in_place is not None:
             out = operands[list(op.inputs).index(op.in_place)]
         else:

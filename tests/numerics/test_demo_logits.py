@@ -246,7 +246,8 @@ def test_among_64(core: EngineCore, demo: Demo) -> None:
 
 @pytest.mark.parametrize("max_batch_tokens", [16, 64])
 def test_in_chunks(max_batch_tokens: int, demo: Demo) -> None:
-    chunked = EngineCore(in_fp32(demo, max_batch_tokens=max_batch_tokens, max_sequences=16))
+    settings = {"max_batch_tokens": max_batch_tokens, "max_sequences": 16, "speculation": "off"}
+    chunked = EngineCore(in_fp32(demo, **settings))
     [outcome] = run(chunked, [greedy_request(1, demo.prompt, prompt_logprobs=True)])
     # One step a chunk; the last of them gives the first token.
     assert chunked.status().steps == -(-len(demo.prompt) // max_batch_tokens) + DECODED - 1

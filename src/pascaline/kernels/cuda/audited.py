@@ -42,7 +42,7 @@ _MULTIPROCESSORS = 28
 _WHOLE = ((6, 1), (9, 0))
 """Chips for which all forms are compiled; for the others some, which takes half the time."""
 
-WIDE_LOADS = {"gather_rows of fp16": 0, "choose_tokens": 0}
+WIDE_LOADS = {"gather_rows of fp16": 0, "choose_tokens": 0, "take_sampled": 0}
 """Of launches of a step that load less than 16 bytes a thread at once."""
 
 
