@@ -94,7 +94,7 @@ def test_the_cpu_refuses_what_its_kernels_do_not_read(name: KeyValueDtype, folde
     for arithmetic in ("auto", "fp32"):
         config = EngineConfig(str(folder), device="cpu", arithmetic=arithmetic, key_value_dtype=name)
         with pytest.raises(
-            UnsupportedError, match=f"key_value_dtype {name} on cpu.*a card for bf16 and int8"
+            UnsupportedError, match=f"key_value_dtype {name} on cpu.*a card, and heads .* for bf16 and int8"
         ):
             start(config, ignore_progress)
 
