@@ -71,13 +71,13 @@ def check_choices(seed: int, execute: Execute) -> None:
     )
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
     check_choices(seed, execute)
 
 
 @pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
-@pytest.mark.parametrize("seed", [0, 9, 11])
+@pytest.mark.parametrize("seed", [0, 9])
 def test_machine_code_of_pascal_chooses_the_same(seed: int) -> None:
     check_choices(seed, emulate)
 
