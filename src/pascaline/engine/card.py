@@ -15,8 +15,8 @@ from pascaline.hardware.estimate import identify
 from pascaline.hardware.probe import InstalledGpu, installed_gpus
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import OPS, Chip, Launcher
+from pascaline.kernels.cuda.fusion import fuse
 from pascaline.kernels.cuda.kernel_set import KernelSet
-from pascaline.kernels.cuda.program import CardProgram
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import Specialisation
 from pascaline.kernels.cuda.tuned import TunedLinears
@@ -82,7 +82,10 @@ def _recipes_of_steps(
         batch = replace(batch, logit_rows=batch.logit_rows[: sizes.logit_rows])
         with launcher.recording() as recorder:
             logits = model(batch, cache)
-        for launch in (*recorder.launches, *CardProgram(recorder.launches, logits, launcher.chip).launches):
+        launches = recorder.launches
+        if sizes.decodes:  # a graph, of fused launches alone
+            launches, _ = fuse(launches, logits, launcher.chip)
+        for launch in launches:
             alike = launch.kernel.name, *map(likeness, launch.inputs), *launch.parameters.items()
             if alike not in seen:
                 seen.add(alike)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -82,15 +83,14 @@ class CardRunner:
     @torch.inference_mode()
     def run(self, batch: StepBatch) -> torch.Tensor:
         """Launch a step."""
-        tokens, rows = len(batch.token_ids), len(batch.logit_rows)
-        sequences = len(batch.context_lengths)
-        if tokens == sequences == rows and tokens <= self._buckets[-1]:
-            bucket = self._buckets[bisect_left(self._buckets, tokens)]
+        given = Sizes(len(batch.token_ids), len(batch.context_lengths), len(batch.logit_rows))
+        if given.decodes and given.tokens <= self._buckets[-1]:
+            bucket = self._buckets[bisect_left(self._buckets, given.tokens)]
             self.inputs.put(batch, Sizes(bucket, bucket, bucket))
             graph, of_bucket = self._graphs[bucket]
             graph.replay()
-            return of_bucket[:rows]
-        sizes = Sizes(padded_tokens(tokens, self._largest.tokens), sequences, rows)
+            return of_bucket[: given.logit_rows]
+        sizes = replace(given, tokens=padded_tokens(given.tokens, self._largest.tokens))
         self.inputs.put(batch, sizes)
         self._take_sampled(self._stream)
         logits: torch.Tensor = self.model(self.inputs.views(sizes), self.cache)

@@ -25,6 +25,11 @@ class Sizes:
     sequences: int
     logit_rows: int
 
+    @property
+    def decodes(self) -> bool:
+        """Whether each sequence has one token and wants its logits: such steps are graphs."""
+        return self.tokens == self.sequences == self.logit_rows
+
 
 class StepInputs:
     """Buffers for the largest batch, filled from memory that the card copies from while the host goes on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -18,6 +19,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, TileGeometry
 from pascaline.kernels.cuda.linear_way import LinearWay, Shares
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, WgmmaGeometry
 from pascaline.kernels.cuda.quantise_input import InputForm
+from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.limits import ORDERED_ROWS
@@ -217,6 +219,34 @@ def _dense_refusal(product: Product, dtype: torch.dtype) -> str | None:
     return refusal
 
 
+def _by_library(
+    name: str,
+    recipe: Callable[[Product, object], Recipe],
+    dtype: torch.dtype,
+    arithmetic: Arithmetic,
+    *,
+    launches: int,
+    products: int = 1,
+    is_exact: bool = True,
+) -> LinearWay:
+    """A library's product by tensor cores, of a dense weight of `dtype` and inputs that are made for it."""
+    return LinearWay(
+        name=name,
+        file="scale_rows.cu",
+        geometry=None,
+        unit="tensor_fp16" if dtype == torch.float16 else "tensor_bf16",
+        is_exact=is_exact,
+        refusal=functools.partial(_dense_refusal, dtype=dtype),
+        recipe=recipe,
+        launches=launches,
+        products=products,
+        shares=_everywhere(0.6, 0.80),
+        rows_at_a_time=64,
+        arithmetic=lambda _: arithmetic,
+        needs=_needs_wide_products,
+    )
+
+
 LINEAR_WAYS: tuple[LinearWay, ...] = (
     _decode(0, is_exact=True, operations=0.3),
     LinearWay(
@@ -307,48 +337,28 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         gates=True,
         arithmetic=lambda _: Arithmetic(),
     ),
-    LinearWay(
-        name="dense_half",
-        file="scale_rows.cu",
-        geometry=None,
-        unit="tensor_fp16",
-        is_exact=True,
-        refusal=functools.partial(_dense_refusal, dtype=torch.float16),
-        recipe=recipes.dense_half,
+    _by_library(
+        "dense_half",
+        recipes.dense_half,
+        torch.float16,
+        Arithmetic(input_rounding=_HALF, input_floor=_HALF_FLOOR, sum_roundings=4.0),
         launches=3,
-        shares=_everywhere(0.6, 0.80),
-        rows_at_a_time=64,
-        arithmetic=lambda _: Arithmetic(input_rounding=_HALF, input_floor=_HALF_FLOOR, sum_roundings=4.0),
-        needs=_needs_wide_products,
     ),
-    LinearWay(
-        name="dense_brain",
-        file="scale_rows.cu",
-        geometry=None,
-        unit="tensor_bf16",
-        is_exact=True,
-        refusal=functools.partial(_dense_refusal, dtype=torch.bfloat16),
-        recipe=recipes.dense_brain,
+    _by_library(
+        "dense_brain",
+        recipes.dense_brain,
+        torch.bfloat16,
+        Arithmetic(input_rounding=2.0**-16, sum_roundings=4.0),
         launches=6,
-        shares=_everywhere(0.6, 0.80),
         products=2,
-        rows_at_a_time=64,
-        arithmetic=lambda _: Arithmetic(input_rounding=2.0**-16, sum_roundings=4.0),
-        needs=_needs_wide_products,
     ),
-    LinearWay(
-        name="dense_brain_rounded",
-        file="scale_rows.cu",
-        geometry=None,
-        unit="tensor_bf16",
-        is_exact=False,
-        refusal=functools.partial(_dense_refusal, dtype=torch.bfloat16),
-        recipe=recipes.dense_brain_rounded,
+    _by_library(
+        "dense_brain_rounded",
+        recipes.dense_brain_rounded,
+        torch.bfloat16,
+        Arithmetic(input_rounding=2.0**-8, sum_roundings=4.0),
         launches=3,
-        shares=_everywhere(0.6, 0.80),
-        rows_at_a_time=64,
-        arithmetic=lambda _: Arithmetic(input_rounding=2.0**-8, sum_roundings=4.0),
-        needs=_needs_wide_products,
+        is_exact=False,
     ),
 )
 """The most exact of those that take as long first."""
