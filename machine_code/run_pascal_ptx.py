@@ -1,12 +1,14 @@
-"""What a Pascal would run, run on a newer card: every form of weights, against fp64.
+"""What a Pascal would run, run on a newer card, against fp64: every form of weights, and the rest of a step.
 
+    python machine_code/run_pascal_ptx.py list              # names of all cases
     python machine_code/run_pascal_ptx.py prepare FOLDER    # needs NVRTC 12, no card
     python machine_code/run_pascal_ptx.py run FOLDER [--output FILE]    # needs a card, no NVRTC
 
-Plans are those for a Titan X (Pascal): 28 multiprocessors, 48 KiB of shared memory a block. Inputs are
-log-normal; outputs are poisoned and have margins that must stay as they are. Prints one line a case and
-writes FILE (FOLDER/results.json). A kernel that breaks the card's context, or the process, fails alone: the
-rest goes on in another process. Exit code 1: something is wrong; 2: FOLDER was prepared from other sources.
+Plans are those for a Titan X (Pascal): 28 multiprocessors, 48 KiB of shared memory a block. Inputs of linears
+are log-normal, the others those of step_cases.py; outputs are poisoned and have margins that must stay as
+they are. Prints one line a case and writes FILE (FOLDER/results.json). A kernel that breaks the card's
+context, or the process, fails alone: the rest goes on in another process. Exit code 1: something is wrong;
+2: FOLDER was prepared from other sources.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "numerics"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "host_shim"))
 
+from gpu_card import GpuCard
 from harness.card_session import PoisonedError
 from linears.cases import MOST_ERROR
 from linears.measure import Case
@@ -34,10 +39,11 @@ from linears.our_recipes import recipes
 from linears.our_ways import WeightCopies, our_way
 from linears.weights import log_normal_inputs
 from pascal_ptx import PascalKernels, missing_from, write_ptx
+from step_cases import StepCase, step_cases
 
 from pascaline.cli.ending import run
 from pascaline.cli.interrupts import uninterrupted
-from pascaline.core.errors import ConfigError
+from pascaline.core.errors import CompileError, ConfigError
 from pascaline.core.files import write_atomically
 from pascaline.engine.device import settle_device
 from pascaline.kernels.cuda.specialisation import ChipLimits, Specialisation
@@ -59,7 +65,8 @@ _MOST_SECONDS = 120
 """Between two products, or for the driver to compile all: then a kernel does not come to an end."""
 
 Product = tuple[int, str]
-"""The index of a case, and the name of a way."""
+"""The index of a linear's case, or `_STEP`, and a name."""
+_STEP = -1
 
 
 def main() -> int:
@@ -67,10 +74,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("prepare", "run"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("what", choices=("list", "prepare", "run"))
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
+    if given.what == "list":
+        for name in _names():
+            print(name)
+        return 0
+    if given.folder is None:
+        parser.error(f"{given.what} needs a folder")
     if given.what == "prepare":
         return _prepare(given.folder)
     return _run(given.folder, given.output or given.folder / _RESULTS)
@@ -83,6 +96,14 @@ def _cases() -> Iterator[tuple[str, int, Packed]]:
             yield name, rows, weight
 
 
+def _names() -> Iterator[str]:
+    for name, rows, weight in _cases():
+        for named in recipes(to_slabs(weight), rows, _CHIP)[0]:
+            yield f"{name}, M = {rows}, {named.name}"
+    for case in step_cases(_CHIP):
+        yield case.name
+
+
 def _wanted() -> tuple[dict[Specialisation, None], dict[str, str]]:
     """All kernels of all cases, and families that have no plan by a mistake."""
     wanted: dict[Specialisation, None] = {}
@@ -91,6 +112,7 @@ def _wanted() -> tuple[dict[Specialisation, None], dict[str, str]]:
         found, unavailable = recipes(to_slabs(weight), rows, _CHIP)
         failed |= {f"{name}, M = {rows}, {family}": reason for family, reason in unavailable.items()}
         wanted |= {plan.specialisation: None for named in found for plan in named.recipe.plans}
+    wanted |= {plan.specialisation: None for case in step_cases(_CHIP) for plan in case.plans}
     return wanted, failed
 
 
@@ -98,7 +120,7 @@ def _prepare(folder: Path) -> int:
     wanted, failed = _wanted()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{len(wanted)} kernels are compiled, which takes half a minute", flush=True)
+        print(f"{len(wanted)} kernels are compiled, which takes a minute", flush=True)
         failed |= write_ptx(wanted, folder / _FILE)
     except OSError as error:
         raise ConfigError(
@@ -176,7 +198,26 @@ def _work(folder: Path, done: Collection[Product], results: Connection) -> None:
     print(f"{len(wanted)} kernels compiled by the driver in {time.monotonic() - began:.1f} s", flush=True)
     for index, (name, rows, weight) in enumerate(_cases()):
         _check(kernels, (index, f"{name}, M = {rows}"), rows, weight.to(device), done, results)
+    card = GpuCard(kernels)
+    for case in step_cases(_CHIP):
+        if (_STEP, case.name) not in done:
+            _check_step(card, case, results)
     results.send((None, None))
+
+
+def _check_step(card: GpuCard, case: StepCase, results: Connection) -> None:
+    results.send(((_STEP, case.name), None))
+    reason: str | None = None
+    is_broken = False
+    try:
+        case.check(card)
+    except (AssertionError, CompileError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    except Exception as error:  # of the driver: the context is lost
+        reason, is_broken = f"{type(error).__name__}: {error}", True
+    _tell((_STEP, case.name), reason, {}, results)
+    if is_broken:
+        os._exit(1)  # without what torch does at the end of a process, which may hang
 
 
 def _check(
@@ -206,11 +247,14 @@ def _check(
             checked.add(recipe.name, partial(our_way, kernels, recipe, copies, inputs))
         except PoisonedError as error:
             broken = error
-        reason = checked.failed.get(recipe.name)
-        print(f"{'FAILED' if reason else 'ok    '} {product[1]} {reason or ''}", flush=True)
-        results.send((product, {"case": product[1], "failed": reason} | checked.errors))
+        _tell(product, checked.failed.get(recipe.name), checked.errors, results)
         if broken is not None:
             os._exit(1)  # without what torch does at the end of a process, which may hang
+
+
+def _tell(product: Product, reason: str | None, errors: dict[str, float], results: Connection) -> None:
+    print(f"{'FAILED' if reason else 'ok    '} {product[1]} {reason or ''}", flush=True)
+    results.send((product, {"case": product[1], "failed": reason, **errors}))
 
 
 if __name__ == "__main__":

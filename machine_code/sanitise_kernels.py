@@ -1,12 +1,14 @@
 """Our kernels on the card under compute-sanitizer: stray and racing accesses, and what was never written.
 
-    python machine_code/sanitise_kernels.py [--tool FOLDER] [--output FILE] [--seconds 120]
+    python machine_code/sanitise_kernels.py [--tool FOLDER] [--output FILE] [--seconds 240]
+    python machine_code/sanitise_kernels.py --list    # names of what is launched on an sm_90, without a card
 
 compute-sanitizer is looked for on the PATH, in the toolkit and in FOLDER; the first that works is taken.
-Every way to multiply runs at small sizes, none of which fills a tile: weights of several forms, 1 to 64 rows.
-Each tensor is an allocation of its own, so that an access beside one is an access outside of all; what our
-kernels alone compute is held against fp64. Prints one line a tool, and some of what it found; exit code 1:
-there is something, or a tool did not come to an end; 2: there is no tool.
+Every way to multiply runs at small sizes, none of which fills a tile: weights of several forms, 1 to 64 rows;
+then the rest of a step, as step_cases.py has it. Each tensor is an allocation of its own, so that an access
+beside one is an access outside of all; what our kernels alone compute is held against fp64. Prints one line
+a tool, and some of what it found; exit code 1: there is something, or a tool did not come to an end; 2: there
+is no tool.
 """
 
 from __future__ import annotations
@@ -24,24 +26,31 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "numerics"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "host_shim"))
 
 from linears.way import relative_error
+from step_cases import step_cases
+from watched_card import WatchedCard
 
 from pascaline.cli.ending import run
 from pascaline.core.files import write_atomically
 from pascaline.core.progress import ignore_progress
 from pascaline.engine.device import settle_device
 from pascaline.hardware.architectures import architectures
+from pascaline.kernels.cuda.compiler import FOLDER
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.linear_product import product_of
 from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
+from pascaline.kernels.cuda.representatives import chip_limits
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.packed_cases import PACKED_FORMS, random_packed
 from pascaline.weights import Dense
@@ -69,8 +78,11 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "initcheck": (),
     "synccheck": (),
 }
-_OURS = r"regex=^(linear_|dequantise|quantise_input|scale_rows)"
-"""Kernels' names. With initcheck torch's own are watched, too, which zero memory for ours."""
+_LISTED = "9.0"
+KERNELS = tuple(sorted(path.stem for path in FOLDER.glob("*.cu")))
+"""All of ours; they have their files' names."""
+_OURS = f"regex=^({'|'.join(KERNELS)})$"
+"""With initcheck torch's own are watched, too, which zero memory for ours."""
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)")
 _FOUND = re.compile(
     r"^=+ +(Invalid|Error|Warning|Uninitialized|Barrier|Program hit|Race|.*hazard|at ).*", re.M
@@ -101,10 +113,16 @@ def main() -> int:
     )
     parser.add_argument("--tool", type=Path)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("--list", action="store_true")
     parser.add_argument("--child", choices=("compile", *_OPTIONS), help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.list:
+        chip = chip_limits(_LISTED)
+        names = [each.name for each in _launches(chip, is_whole=True)]
+        print(*names, *(each.name for each in step_cases(chip)), sep="\n")
+        return 0
     if given.child == "compile":
         return _compile(given.part)
     if given.child:
@@ -210,13 +228,9 @@ class _Child:
 def _compile(part: int) -> int:
     """One of `_PARTS` of all kernels, kept on disk for those that launch them."""
     kernels = KernelSet(torch.device("cuda", torch.cuda.current_device()))
-    wanted = list(
-        dict.fromkeys(
-            plan.specialisation
-            for each in _launches(kernels.limits, is_whole=True)
-            for plan in each.recipe.plans
-        )
-    )[part::_PARTS]
+    plans = [plan for each in _launches(kernels.limits, is_whole=True) for plan in each.recipe.plans]
+    plans += [plan for each in step_cases(kernels.limits) for plan in each.plans]
+    wanted = list(dict.fromkeys(plan.specialisation for plan in plans))[part::_PARTS]
     kernels.build(wanted, ignore_progress)
     print(f"{len(wanted)} kernels are compiled")
     return 0
@@ -226,19 +240,23 @@ def _work(tool: str) -> int:
     """Launch one after the other: what a tool watches."""
     device = torch.device("cuda", torch.cuda.current_device())
     kernels = KernelSet(device)
-    launches = list(_launches(kernels.limits, is_whole=tool == "memcheck"))
-    plans = [plan for each in launches for plan in each.recipe.plans]
+    card = WatchedCard(kernels)
+    linears = list(_launches(kernels.limits, is_whole=tool == "memcheck"))
+    steps = list(step_cases(kernels.limits))
     wrong = 0
-    for each in launches:
+    for name, check in (
+        *((each.name, partial(_run, kernels, each, device)) for each in linears),
+        *((each.name, partial(each.check, card)) for each in steps),
+    ):
         try:
-            reason = _run(kernels, each, device)
+            check()
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-        if reason:
             wrong += 1
-            print(f"FAILED {each.name}: {reason}", flush=True)
+            print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+    plans = [plan for each in linears for plan in each.recipe.plans]
+    plans += [plan for each in steps for plan in each.plans]
     kinds = len({plan.specialisation for plan in plans})
-    print(f"{len(plans)} launches of {kinds} kernels, {wrong} products wrong")
+    print(f"{len(plans)} launches of {kinds} kernels, {wrong} of {len(linears) + len(steps)} cases wrong")
     return 1 if wrong else 0
 
 
@@ -270,8 +288,8 @@ def _ways(
             yield _Launch(what, way.recipe(product, None), weight, inputs)
 
 
-def _run(kernels: KernelSet, launch: _Launch, device: torch.device) -> str | None:
-    """Launch what is ours of it; the reason why the result is wrong."""
+def _run(kernels: KernelSet, launch: _Launch, device: torch.device) -> None:
+    """Launch what is ours of it; raises an AssertionError where the result is wrong."""
     recipe, weight = launch.recipe, launch.weight
     ours = Recipe(recipe.plans, recipe.handed_on)
     outputs, columns = weight.shape
@@ -289,11 +307,12 @@ def _run(kernels: KernelSet, launch: _Launch, device: torch.device) -> str | Non
     bound(torch.cuda.current_stream().cuda_stream)
     torch.cuda.synchronize()
     if len(recipe.plans) < len(recipe.steps):
-        return None  # the rest of it is a library's
+        return  # the rest of it is a library's
     values = torch.empty(outputs, columns, dtype=torch.float64)
     weight.dequantise(0, outputs, values)
     error = relative_error(y.cpu(), launch.inputs.double() @ values.t() + bias.double())
-    return None if error <= _MOST_ERROR else f"{error:.2g} off"
+    if not error <= _MOST_ERROR:
+        raise AssertionError(f"{error:.2g} off")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class GuardedBuffer:
 
     @staticmethod
     def _bytes(first: int, last: int) -> numpy.ndarray:
-        return numpy.frombuffer((ctypes.c_uint8 * (last - first)).from_address(first), numpy.uint8)
+        return numpy.ctypeslib.as_array((ctypes.c_uint8 * (last - first)).from_address(first))
 
     def _piece(self, offset: int, nbytes: int) -> numpy.ndarray:
         return self._bytes(self.address + offset, self.address + offset + nbytes)

@@ -70,7 +70,7 @@ def run_plan(
     else:
         numbers = numpy.array([x + grid[0] * (y + grid[1] * z) for x, y, z in blocks], numpy.uint64)
     results = []
-    before = {name: buffer.copy() for name in updates if isinstance(buffer := buffers[name], numpy.ndarray)}
+    before = {name: array.copy() for name in updates if isinstance(array := buffers[name], numpy.ndarray)}
     for order, poison in _RUNS:
         for name, content in before.items():
             cast(numpy.ndarray, buffers[name])[...] = content
@@ -101,8 +101,8 @@ def run_plan(
                 guarded[name].copy_back()
     for name, pieces in results[0].items():
         for first, second in zip(pieces, results[1][name], strict=True):
-            buffer = buffers[name]
-            itemsize = buffer.itemsize if isinstance(buffer, numpy.ndarray) else 1
+            given = buffers[name]
+            itemsize = given.itemsize if isinstance(given, numpy.ndarray) else 1
             compare_runs(f"{label(plan)}: {name}", itemsize, first, second)
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 
 import numpy
 import torch
+from attention_bounds import decode_bound
 from linear_harness import Execute, as_array, compare, from_array
 
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
+from pascaline.kernels.cuda.attention_prefill import PrefillGeometry
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.op import FP32_ROUNDING
 
@@ -198,3 +200,40 @@ def check_in_fp32(
     taken = torch.tensor([takes(new) for new, _ in case.sequences for _ in range(new)])
     compare(y[taken], expected[taken].numpy(), bound[taken].numpy())
     assert y[~taken].isnan().all()
+
+
+def check_decode(
+    plan: LaunchPlan, case: AttentionCase, operands: AttentionOperands, most_rows: int, execute: Execute
+) -> None:
+    """A launch of attention_decode.cu is within its bound; sequences of more rows come last.
+
+    Rows of sequences that are left to others are missing: a write to them is found.
+    """
+    taken = sum(new for new, _ in case.sequences if new <= most_rows)
+    y = torch.empty(taken, case.heads, case.head_dim)
+    execute(plan, {**operands.buffers, "y": as_array(y)}, ("y",))
+    scales = operands.buffers.get("value_scales")
+    bound = decode_bound(
+        *operands.exact,
+        **operands.parameters,  # type: ignore[arg-type]
+        cache_dtype=case.cache_dtype,
+        value_scales=None if scales is None else torch.from_numpy(scales).double().transpose(1, 2)[..., None],
+    )
+    compare(y, operands.expected()[:taken].numpy(), bound[:taken].numpy())
+
+
+def check_prefill(plan: LaunchPlan, case: AttentionCase, execute: Execute) -> None:
+    """A launch of attention_prefill.cu or attention_wgmma.cu over sequences of several new tokens each."""
+    operands = make_attention(case)
+    execute(plan, operands.buffers, ("y",))
+    compare_prefill(plan, case, operands)
+
+
+def compare_prefill(plan: LaunchPlan, case: AttentionCase, operands: AttentionOperands) -> None:
+    """Rows of sequences of several new tokens are within `half_bound`."""
+    assert isinstance(plan.geometry, PrefillGeometry)
+    expected = operands.expected()
+    bound = half_bound(case, operands, plan.geometry.tile_tokens)
+    y = from_array(operands.buffers["y"], torch.float32).view(expected.shape)
+    taken = torch.tensor([new > 1 for new, _ in case.sequences for _ in range(new)])
+    compare(y[taken], expected[taken].numpy(), bound[taken].numpy())

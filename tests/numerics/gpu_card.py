@@ -7,11 +7,13 @@ looked at, too. Outputs, scratch memory and margins hold another pattern in each
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
 
 import numpy
 import torch
 from host_card import KernelFault, compare_runs, label
 
+from pascaline.kernels.cuda.bound_launch import BoundLaunch
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 
@@ -20,12 +22,18 @@ _MARGIN_BYTES = 512
 _OFFSET = _MARGIN_BYTES + 16
 
 
-class GpuCard:
-    """The card that torch calls "cuda"; its kernels are compiled once."""
+class Kernels(Protocol):
+    """As `KernelSet` binds launches."""
 
-    def __init__(self) -> None:
+    def bind(self, plan: LaunchPlan, addresses: Mapping[str, int | None]) -> BoundLaunch: ...
+
+
+class GpuCard:
+    """The card that torch calls "cuda"; its kernels are compiled once, where `kernels` has none for it."""
+
+    def __init__(self, kernels: Kernels | None = None) -> None:
         self._device = torch.device("cuda")
-        self._kernels = KernelSet(self._device)
+        self._kernels = kernels or KernelSet(self._device)
 
     def __call__(
         self,

@@ -56,6 +56,20 @@ def random_sequences(shuffle: random.Random, rows: int, vocabulary: int) -> list
     return sequences
 
 
+def rows_that_are_no_numbers(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A row of logits, and eight of it: rows 0 and 5 can be chosen from, of row 5 the last token alone."""
+    good = torch.randn(vocabulary, generator=torch.Generator().manual_seed(6))
+    rows = good.repeat(8, 1)
+    rows[1, 137] = math.nan
+    rows[2] = math.nan
+    rows[3, 5] = math.inf
+    rows[4] = -math.inf
+    rows[5, :-1] = -math.inf
+    rows[6, -1] = math.nan
+    rows[7, ::2] = math.nan
+    return good, rows
+
+
 def compare_sampled(ours: list[Sampled], theirs: list[Sampled], sequences: list[Sequence]) -> None:
     """Tokens are the same, log-probabilities within fp32's rounding."""
     for row, (mine, other) in enumerate(zip(ours, theirs, strict=True)):

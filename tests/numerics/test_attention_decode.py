@@ -6,17 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from attention_harness import AttentionCase, AttentionOperands, make_attention
-from linear_harness import Execute, as_array, compare
+from attention_harness import AttentionCase, AttentionOperands, check_decode, make_attention
+from linear_harness import Execute, as_array
 
 from pascaline.core.errors import UnsupportedError
-from pascaline.kernels.cuda.attention_bounds import decode_bound
 from pascaline.kernels.cuda.attention_call import AttentionCall
-from pascaline.kernels.cuda.attention_decode import (
-    AttentionDecodeGeometry,
-    candidates_attention_decode,
-    plan_attention_decode,
-)
+from pascaline.kernels.cuda.attention_decode import AttentionDecodeGeometry, plan_attention_decode
 from pascaline.kernels.cuda.representatives import attention_of, chip_limits
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
@@ -101,18 +96,7 @@ def check(case: DecodeCase, operands: AttentionOperands, execute: Execute) -> No
     attention = case.attention
     chip = ChipLimits((8, 0), case.multiprocessors, 160 << 10)
     plan = plan_attention_decode(attention.call, chip, case.geometry, most_rows=case.most_rows)
-    # Rows of sequences that are left to others are missing: a write to them is found.
-    taken = sum(new for new, _ in attention.sequences if new <= case.most_rows)
-    y = torch.empty(taken, attention.heads, attention.head_dim)
-    execute(plan, {**operands.buffers, "y": as_array(y)}, ("y",))
-    scales = operands.buffers.get("value_scales")
-    bound = decode_bound(
-        *operands.exact,
-        **operands.parameters,  # type: ignore[arg-type]
-        cache_dtype=attention.cache_dtype,
-        value_scales=None if scales is None else torch.from_numpy(scales).double().transpose(1, 2)[..., None],
-    )
-    compare(y, operands.expected()[:taken].numpy(), bound[:taken].numpy())
+    check_decode(plan, attention, operands, case.most_rows, execute)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -165,15 +149,12 @@ def test_what_is_refused() -> None:
 def test_launches_fit_the_chip(compute_capability: str, head_dim: int, cache_dtype: torch.dtype) -> None:
     chip = chip_limits(compute_capability)
     call = attention_of(256, 256, cache_dtype, head_dim=head_dim)
-    plans = candidates_attention_decode(call, chip)
-    assert plans
-    assert len({plan.geometry for plan in plans}) == len(plans)
-    for plan in plans:
-        geometry = plan.geometry
-        assert isinstance(geometry, AttentionDecodeGeometry)
-        # The source has some of its own.
-        assert plan.shared_bytes < chip.shared_bytes_per_block
-        assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
+    plan = plan_attention_decode(call, chip)
+    geometry = plan.geometry
+    assert isinstance(geometry, AttentionDecodeGeometry)
+    # The source has some of its own.
+    assert plan.shared_bytes < chip.shared_bytes_per_block
+    assert plan.grid[0] * plan.grid[1] <= chip.multiprocessors * geometry.blocks
     # One page of each head of one sequence is no more than a block each.
     single = AttentionCall(1, 1, 1, 28, 4, head_dim, 36 * head_dim, cache_dtype)
     assert plan_attention_decode(single, chip).grid == (4, 1, 1)

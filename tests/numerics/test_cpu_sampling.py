@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import random
 
 import pytest
 import torch
 from native_libraries import NEEDS_LIBRARY, RUNNABLE, load
-from sampling_cases import compare_sampled, random_logits, random_sequences
+from sampling_cases import compare_sampled, random_logits, random_sequences, rows_that_are_no_numbers
 
 from pascaline.engine.sampler import Sampled, sample, sample_by_torch
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
@@ -19,7 +18,6 @@ from pascaline.kernels.cpu.views import MAX_REPORTED
 pytestmark = NEEDS_LIBRARY
 
 ROWS = 24
-INFINITY = math.inf
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -54,15 +52,7 @@ def test_choices_depend_on_nothing_but_the_row(seed: int, monkeypatch: pytest.Mo
 
 def test_rows_that_are_no_numbers_are_told() -> None:
     """They crash nothing, and the others are chosen from as ever."""
-    good = torch.randn(200)
-    rows = [good.clone() for _ in range(8)]
-    rows[1][137] = math.nan
-    rows[2][:] = math.nan
-    rows[3][5] = INFINITY
-    rows[4][:] = -INFINITY
-    rows[5][:-1] = -INFINITY
-    rows[6][199] = math.nan
-    rows[7][::2] = math.nan
+    good, rows = rows_that_are_no_numbers(200)
     for params in (
         SamplingParams(temperature=0.0),
         SamplingParams(),
@@ -73,12 +63,12 @@ def test_rows_that_are_no_numbers_are_told() -> None:
         SamplingParams(min_p=0.1),
     ):
         sequences = [Sequence(1, 0, 0, params, 7, [1], 1) for _ in rows]
-        found = sample(torch.stack(rows), sequences)
+        found = sample(rows, sequences)
         assert [item.is_finite for item in found] == [True, False, False, False, False, True, False, False]
         assert all(0 <= item.token_id < 200 for item in found)
         assert found[0] == sample(good[None], sequences[:1])[0]
         assert found[5].token_id == 199
-        torchs = sample_by_torch(torch.stack(rows), sequences)
+        torchs = sample_by_torch(rows, sequences)
         assert [item.is_finite for item in torchs] == [item.is_finite for item in found]
 
 

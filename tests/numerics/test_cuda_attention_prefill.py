@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import host_card
-import numpy
 import pytest
 import torch
-from attention_harness import AttentionCase, AttentionOperands, half_bound, make_attention
-from linear_harness import Execute, compare, from_array
+from attention_harness import AttentionCase, check_prefill, compare_prefill, make_attention
+from linear_harness import Execute
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, geometries, plan_attention_prefill
@@ -44,22 +43,10 @@ GEOMETRIES = (
 )
 
 
-def _compare(case: AttentionCase, operands: AttentionOperands, keys_at_once: int) -> None:
-    expected = operands.expected()
-    bound = half_bound(case, operands, keys_at_once)
-    y = from_array(operands.buffers["y"], torch.float32).view(expected.shape)
-    rows = numpy.flatnonzero(numpy.concatenate([numpy.full(new, new > 1) for new, _ in case.sequences]))
-    compare(y[rows], expected[rows].numpy(), bound[rows].numpy())
-
-
 def _check(
     case: AttentionCase, geometry: PrefillGeometry | None, execute: Execute, chip: ChipLimits = CHIP
 ) -> None:
-    operands = make_attention(case)
-    plan = plan_attention_prefill(case.call, chip, geometry)
-    execute(plan, operands.buffers, ("y",))
-    assert isinstance(plan.geometry, PrefillGeometry)
-    _compare(case, operands, plan.geometry.tile_tokens)
+    check_prefill(plan_attention_prefill(case.call, chip, geometry), case, execute)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -152,7 +139,7 @@ def test_sequences_of_one_new_token_are_left() -> None:
         host_card.KernelFault, match=f" {left} of {operands.buffers['y'].size} elements not written"
     ):
         host_card.run_plan(plan, operands.buffers)
-    _compare(case, operands, 64)
+    compare_prefill(plan, case, operands)
 
 
 def test_what_it_refuses() -> None:

@@ -5,37 +5,24 @@ Operands are the op's own cases, for other numbers of tokens, too, and as parts 
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import cast
 
 import pytest
 import torch
-from linear_harness import FORMS, Execute, as_array
-from stand_in_workspace import memory_of
+from linear_harness import FORMS, Execute
+from op_harness import ON_CARDS, as_part, check, operands_of, recipe_of, run
 
 from pascaline.core.errors import ShapeError
-from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Op, store_rows
+from pascaline.kernels import OPS, Op, store_rows
 from pascaline.kernels.cuda.linear_bounds import Terms
-from pascaline.kernels.cuda.op_kernel import OUTPUT, buffers_of
-from pascaline.kernels.cuda.recipe import Recipe
-from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda_linear import in_slabs
 from pascaline.kernels.kernel import Workspace
-from pascaline.kernels.op import FP32_ROUNDING, Case, Shaped
+from pascaline.kernels.op import FP32_ROUNDING, Case
 from pascaline.kernels.packed_cases import random_packed
-from pascaline.weights import Dense, Packed, Slabbed, Weight
+from pascaline.weights import Dense, Slabbed
 from pascaline.workload.slab_form import SLAB
 
-CHIP = Chip(torch.device("cuda"), ChipLimits((6, 1), 28))
-Operands = tuple[torch.Tensor | Weight | None, ...]
-
-ON_CARDS = {
-    kernel.ops[0]: kernel
-    for kernel in KERNELS
-    if kernel.backend == "cuda" and kernel.ops[0] not in ("linear", "paged_attention")
-}
 MORE: dict[str, tuple[Case, ...]] = {
     "rms_norm": (
         Case("7B", {"T": 2, "C": 3584}, {"epsilon": 1e-6}),
@@ -52,66 +39,6 @@ MORE: dict[str, tuple[Case, ...]] = {
 
 def cases_of(op: Op) -> tuple[Case, ...]:
     return (*op.cases, *MORE.get(op.name, ()))
-
-
-def operands_of(op: Op, case: Case) -> Operands:
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{op.name} {case.name}".encode()))
-    return cast(Operands, op.make_inputs(case, generator))
-
-
-def in_fp64(value: object) -> object:
-    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-
-def recipe_of(kernel: Kernel, operands: Operands, parameters: Mapping[str, float]) -> Recipe:
-    sizes = OPS[kernel.ops[0]].bind(cast(tuple[Shaped | None, ...], operands))
-    assert kernel.takes(sizes, operands) is None
-    return kernel.recipe(CHIP, sizes, operands, parameters)
-
-
-def run(
-    kernel: Kernel, operands: Operands, parameters: Mapping[str, float], execute: Execute
-) -> torch.Tensor:
-    """What the kernel computes; an op that works in place changes its operand."""
-    op = OPS[kernel.ops[0]]
-    operands = tuple(in_slabs(value) if isinstance(value, Packed) else value for value in operands)
-    shape = op.output_shape(op.bind(cast(tuple[Shaped | None, ...], operands)))
-    out = torch.full(shape, torch.nan)
-    buffers = {
-        name: as_array(memory_of(tensor))
-        for name, tensor in buffers_of(op, operands, out).items()
-        if tensor is not None
-    }
-    also = tuple(name for name in op.also_written if name in buffers)
-    outputs, updates = ((OUTPUT,), ()) if op.in_place is None else ((), (op.in_place, *also))
-    for plan in recipe_of(kernel, operands, parameters).plans:
-        assert plan.begins_early
-        execute(plan, buffers, outputs, updates=updates)
-    if op.in_place is None:
-        return out
-    return cast(torch.Tensor, operands[list(op.inputs).index(op.in_place)])
-
-
-def check(kernel: Kernel, operands: Operands, parameters: Mapping[str, float], execute: Execute) -> None:
-    op = OPS[kernel.ops[0]]
-    in_double = tuple(in_fp64(each.clone() if isinstance(each, torch.Tensor) else each) for each in operands)
-    expected = op.reference(*in_double, **parameters)
-    bound = (kernel.tolerance or op.tolerance).bound(*in_double, **parameters)
-    got = run(kernel, operands, parameters, execute)
-    assert got.shape == expected.shape
-    # Not `error > bound`: NaN compares false with everything.
-    wrong = ~((got.double() - expected).abs() <= bound)
-    assert not wrong.any(), f"{int(wrong.sum())} of {wrong.numel()} elements outside of the tolerance"
-
-
-def as_part(tensor: torch.Tensor, margin: int) -> torch.Tensor:
-    """The same rows, neighbours in a wider matrix; `margin` elements on either side."""
-    if tensor.dim() < 2 or not tensor.is_floating_point():
-        return tensor
-    columns = tensor[0].numel()
-    wide = torch.full((len(tensor), columns + 2 * margin), 1e30)
-    part = wide[:, margin : margin + columns].view(tensor.shape)
-    return part.copy_(tensor)
 
 
 CASES = [

@@ -11,11 +11,12 @@ import pytest
 import torch
 from emulated_card import emulate
 from linear_harness import Execute
-from sampling_cases import compare_sampled, random_logits, random_sequences
+from sampling_cases import random_logits, random_sequences, rows_that_are_no_numbers
+from sampling_harness import CardSampling, check_taken, random_sampling
 
 from pascaline.core.errors import ShapeError
-from pascaline.engine.sampler import Sampled, sample_by_torch, uniform
-from pascaline.engine.sampling_call import CallMaker, results_of
+from pascaline.engine.sampler import sample_by_torch, uniform
+from pascaline.engine.sampling_call import CallMaker
 from pascaline.engine.sampling_params import MAX_LOGPROBS, SamplingParams
 from pascaline.engine.sequence import Sequence
 from pascaline.hardware.nvrtc import nvrtc_libraries
@@ -24,62 +25,15 @@ from pascaline.kernels.cuda import sampling
 INFINITY = math.inf
 
 
-def sample_on_card(
-    logits: torch.Tensor, sequences: list[Sequence], execute: Execute, margin: int = 0
-) -> list[Sampled]:
-    """By the kernels; rows lie `margin` numbers apart."""
-    rows, vocabulary = logits.shape
-    stride = vocabulary + margin
-    wide = torch.full((rows, stride), INFINITY)
-    wide[:, :vocabulary] = logits
-    call = CallMaker().make(sequences)
-    reports = call.reports
-    buffers = {
-        "logits": wide.numpy().reshape(-1)[: rows * stride - margin].copy(),
-        "lines": call.lines,
-        "ids": numpy.empty(rows, numpy.int64),
-        "choices": numpy.empty(rows, sampling.CHOICE),
-        "ranges": numpy.empty((len(call.lines), 2), numpy.float32),
-        "reports": numpy.zeros(max(1, reports), sampling.REPORT),
-    }
-    if len(call.shaped_rows):
-        buffers |= {"shaped_rows": call.shaped_rows, "changes": numpy.concatenate(call.changes)}
-        buffers["shaped"] = numpy.empty((len(call.shaped_rows), vocabulary), numpy.float32)
-        execute(sampling.plan_shape_logits(len(call.shaped_rows), vocabulary, stride), buffers, ("shaped",))
-    execute(
-        sampling.plan_choose_tokens(len(call.lines), vocabulary, stride),
-        buffers,
-        ("ids", "choices", "ranges"),
-    )
-    if len(call.jobs):
-        buffers["jobs"] = call.jobs
-        plan = sampling.plan_filter_tokens(len(call.jobs), vocabulary, stride)
-        execute(plan, buffers, (), updates=("ids", "choices", "reports"))
-    assert buffers["ids"].tolist() == buffers["choices"]["token"].tolist()
-    return results_of(sequences, vocabulary, buffers["choices"], buffers["reports"])
-
-
-def check_choices(seed: int, execute: Execute) -> None:
-    shuffle = random.Random(seed)
-    vocabulary = shuffle.choice([1, 2, 15, 65, 511, 1000, 4096, 4099, 8193])
-    logits = random_logits(shuffle, 12, vocabulary)
-    sequences = random_sequences(shuffle, 12, vocabulary)
-    compare_sampled(
-        sample_on_card(logits, sequences, execute, margin=shuffle.choice([0, 3])),
-        sample_by_torch(logits, sequences),
-        sequences,
-    )
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
-    check_choices(seed, execute)
+    random_sampling(seed).check(execute)
 
 
 @pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
 @pytest.mark.parametrize("seed", [0, 9])
 def test_machine_code_of_pascal_chooses_the_same(seed: int) -> None:
-    check_choices(seed, emulate)
+    random_sampling(seed).check(emulate)
 
 
 def sequence_of(params: SamplingParams, seed: int = 0, output: tuple[int, ...] = ()) -> Sequence:
@@ -106,7 +60,7 @@ def test_filters_of_a_large_vocabulary(spread: float, execute: Execute) -> None:
     """What they leave ends in the order's first window, far behind it, or among more equals than it holds."""
     sequences = [sequence_of(params, seed) for params in FILTERS for seed in range(2)]
     logits = torch.randn(len(sequences), 20_001, generator=torch.Generator().manual_seed(4)) * spread
-    compare_sampled(sample_on_card(logits, sequences, execute), sample_by_torch(logits, sequences), sequences)
+    CardSampling(logits, sequences).check(execute)
 
 
 def test_equals_behind_others(execute: Execute) -> None:
@@ -122,7 +76,7 @@ def test_equals_behind_others(execute: Execute) -> None:
         for seed in range(2)
     ]
     rows = logits.expand(len(sequences), -1)
-    compare_sampled(sample_on_card(rows, sequences, execute), sample_by_torch(rows, sequences), sequences)
+    CardSampling(rows, sequences).check(execute)
 
 
 def test_reports_that_end_among_nearly_a_window_of_equals(execute: Execute) -> None:
@@ -131,7 +85,7 @@ def test_reports_that_end_among_nearly_a_window_of_equals(execute: Execute) -> N
     logits[0, 100:1120] = 0.0
     logits[0, 2000:2010] = torch.arange(10) + 1.0
     sequences = [sequence_of(SamplingParams(temperature=0.0, logprobs=20))]
-    (found,) = sample_on_card(logits, sequences, execute)
+    (found,) = CardSampling(logits, sequences).sample(execute)
     assert found.top_logprobs is not None
     assert [token for token, _ in found.top_logprobs] == [*range(2009, 1999, -1), *range(100, 110)]
 
@@ -139,21 +93,13 @@ def test_reports_that_end_among_nearly_a_window_of_equals(execute: Execute) -> N
 def test_top_p_that_ends_at_a_border(execute: Execute) -> None:
     """A half of four equals are two."""
     sequences = [sequence_of(SamplingParams(top_p=0.5), seed) for seed in range(30)]
-    found = sample_on_card(torch.zeros(30, 4), sequences, execute)
+    found = CardSampling(torch.zeros(30, 4), sequences).sample(execute)
     assert {item.token_id for item in found} == {0, 1}
 
 
 def test_rows_that_are_no_numbers_are_told(execute: Execute) -> None:
     """They crash nothing, and the others are chosen from as ever."""
-    good = torch.randn(5000, generator=torch.Generator().manual_seed(6))
-    rows = [good.clone() for _ in range(8)]
-    rows[1][137] = math.nan
-    rows[2][:] = math.nan
-    rows[3][5] = INFINITY
-    rows[4][:] = -INFINITY
-    rows[5][:-1] = -INFINITY
-    rows[6][4999] = math.nan
-    rows[7][::2] = math.nan
+    good, rows = rows_that_are_no_numbers(5000)
     for params in (
         SamplingParams(temperature=0.0),
         SamplingParams(logit_bias={4999: 1.0}),
@@ -161,7 +107,7 @@ def test_rows_that_are_no_numbers_are_told(execute: Execute) -> None:
         SamplingParams(min_p=0.1, top_k=3),
     ):
         sequences = [sequence_of(params, 7) for _ in rows]
-        found = sample_on_card(torch.stack(rows), sequences, execute)
+        found = CardSampling(rows, sequences).sample(execute)
         assert [item.is_finite for item in found] == [True, False, False, False, False, True, False, False]
         assert all(0 <= item.token_id < 5000 for item in found)
         assert found[0].token_id == sample_by_torch(good[None], sequences[:1])[0].token_id
@@ -186,7 +132,7 @@ def test_extreme_logits_give_a_possible_token(params: SamplingParams, execute: E
     ]
     sequences = [sequence_of(params, seed, (2,)) for seed in range(5) for _ in rows]
     logits = torch.tensor([values for values, _ in rows]).repeat(5, 1)
-    for row, chosen in enumerate(sample_on_card(logits, sequences, execute)):
+    for row, chosen in enumerate(CardSampling(logits, sequences).sample(execute)):
         assert chosen.token_id in rows[row % len(rows)][1]
 
 
@@ -195,7 +141,7 @@ def test_a_tiny_temperature_is_greedy(temperature: float, execute: Execute) -> N
     logits = torch.randn(20, 61, generator=torch.Generator().manual_seed(2)) * 1e4
     params = [SamplingParams(temperature=temperature), SamplingParams(temperature=temperature, top_p=0.5)]
     sequences = [sequence_of(params[row % 2], row) for row in range(20)]
-    found = sample_on_card(logits, sequences, execute)
+    found = CardSampling(logits, sequences).sample(execute)
     assert [item.token_id for item in found] == logits.argmax(-1).tolist()
 
 
@@ -204,7 +150,7 @@ def test_draws_follow_the_distribution(params: SamplingParams, execute: Execute)
     """Chi-square over 300 draws; 24.3 is the 99.9 % quantile of 7 degrees."""
     values = torch.tensor([1.0, -0.5, 0.2, 2.0, 0.0, -1.0, 0.7, 1.4])
     sequences = [sequence_of(params, seed) for seed in range(300)]
-    found = sample_on_card(values.expand(300, -1), sequences, execute)
+    found = CardSampling(values.expand(300, -1), sequences).sample(execute)
     seen = numpy.bincount([item.token_id for item in found], minlength=8)
     weights = numpy.exp(values.double().numpy() / params.temperature)
     if params.top_k:
@@ -297,10 +243,10 @@ def test_a_choice_does_not_depend_on_the_rest_of_the_batch(execute: Execute) -> 
     logits = random_logits(shuffle, 12, 5000)
     sequences = random_sequences(shuffle, 12, 5000)
     alone = [
-        sample_on_card(logits[row : row + 1], [sequence], execute)[0]
+        CardSampling(logits[row : row + 1], [sequence]).sample(execute)[0]
         for row, sequence in enumerate(sequences)
     ]
-    assert sample_on_card(logits, sequences, execute, margin=5) == alone
+    assert CardSampling(logits, sequences, margin=5).sample(execute) == alone
 
 
 def test_seen_tokens_are_remembered_from_step_to_step(execute: Execute) -> None:
@@ -334,6 +280,11 @@ def test_a_row_behind_a_draft_is_drawn_as_when_the_draft_is_known() -> None:
     assert call.packed == expected.packed
     assert [each.tobytes() for each in call.changes] == [each.tobytes() for each in expected.changes]
     assert len(set(call.lines["draw"].tolist())) == 4
+
+
+@pytest.mark.parametrize("tokens", [1, 64, 300])
+def test_tokens_of_the_step_before_are_taken(tokens: int, execute: Execute) -> None:
+    check_taken(tokens, execute)
 
 
 def test_there_is_room_for_all_that_may_be_asked_for() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 
@@ -108,16 +106,6 @@ def plan_attention_decode(
     )
 
 
-def candidates_attention_decode(
-    call: AttentionCall, chip: ChipLimits, *, most_rows: int = 1
-) -> list[LaunchPlan]:
-    """What is worth measuring, the default first."""
-    geometries = [_default_geometry(call, chip), *_possible(call, chip)]
-    return [
-        plan_attention_decode(call, chip, each, most_rows=most_rows) for each in dict.fromkeys(geometries)
-    ]
-
-
 def _refusal(call: AttentionCall, chip: ChipLimits) -> str | None:
     if chip.compute_capability < CAPABILITY:
         return f"attention by tensor cores on {chip.architecture}"
@@ -166,13 +154,6 @@ def _shared_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks
 def _fits(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecodeGeometry) -> bool:
     available = (chip.shared_bytes_per_block + _RESERVED_BYTES) // geometry.blocks - _RESERVED_BYTES
     return _shared_bytes(call, geometry, _most_blocks(call, chip, geometry)) + _STATIC_BYTES <= available
-
-
-def _possible(call: AttentionCall, chip: ChipLimits) -> Iterator[AttentionDecodeGeometry]:
-    for blocks, warps, step_pages, stages in product((1, 2, 3), (2, 4, 6, 8, 10, 12), (1, 2), (2, 3, 4)):
-        each = AttentionDecodeGeometry(warps, stages, step_pages, blocks)
-        if blocks * warps <= 16 and _fits(call, chip, each):
-            yield each
 
 
 def _default_geometry(call: AttentionCall, chip: ChipLimits) -> AttentionDecodeGeometry:

@@ -1,4 +1,4 @@
-"""How far attention by tensor cores may be from fp64, from its arithmetic: u is fp32's unit roundoff.
+"""How far attention_decode.cu may be from fp64, from its arithmetic: u is fp32's unit roundoff.
 
 With m the sum of |scale · q · k| of a score and L tokens that a row sees:
 
