@@ -67,13 +67,19 @@ def tokens_of(steps: list[StepOutputs], request_id: int) -> list[int]:
     return [token.token_id for step in steps for token in step.tokens if token.request_id == request_id]
 
 
+def answer_then_forget(core: EngineCore) -> list[int]:
+    """The tokens of PROMPT where memory suffices; afterwards neither pages nor steps are remembered."""
+    core.submit(Submit(1, PROMPT, PARAMS))
+    tokens = tokens_of(run(core), 1)
+    core.scheduler.prefixes.evict(core.scheduler.pool.total, 0)
+    short(core).seen.clear()
+    return tokens
+
+
 def test_a_step_is_tried_again_when_memory_was_given_back(
     core: EngineCore, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core.submit(Submit(1, PROMPT, PARAMS))
-    expected = tokens_of(run(core), 1)
-    core.scheduler.prefixes.evict(core.scheduler.pool.total, 0)
-    short(core).seen.clear()
+    expected = answer_then_forget(core)
     short(core).failures = 1
     core.submit(Submit(2, PROMPT, PARAMS))
     assert tokens_of(run(core), 2) == expected
@@ -85,10 +91,7 @@ def test_a_step_is_tried_again_when_memory_was_given_back(
 def test_steps_become_smaller_where_they_do_not_fit(
     core: EngineCore, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    core.submit(Submit(1, PROMPT, PARAMS))
-    expected = tokens_of(run(core), 1)
-    core.scheduler.prefixes.evict(core.scheduler.pool.total, 0)
-    short(core).seen.clear()
+    expected = answer_then_forget(core)
     short(core).most_tokens = 20
     core.submit(Submit(2, PROMPT, PARAMS))
     steps = run(core)
