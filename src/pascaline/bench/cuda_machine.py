@@ -77,8 +77,8 @@ class CudaMachine:
     def time(self, run: Callable[[], None], times: int, expected_s: float, /) -> Sample:
         # torch types its events' making alone not.
         # torch gives its events no types.
-        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
+        stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
         torch.cuda.synchronize(self._device)
         began = time.monotonic()
         if expected_s:

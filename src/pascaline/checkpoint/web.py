@@ -60,7 +60,7 @@ def open_url(
     urllib.error.HTTPError and NETWORK_ERRORS, as urllib does.
     """
     headers = {"User-Agent": "pascaline"} | headers
-    request = urllib.request.Request(url.address, headers=headers, method=method)  # noqa: S310
+    request = urllib.request.Request(url.address, headers=headers, method=method)  # noqa: S310 - `parse` takes no other schemes
     if url.authorization:
         request.add_unredirected_header("Authorization", url.authorization)
     try:

@@ -67,13 +67,13 @@ class Card(Destination):
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._is_card = device.type == "cuda"  # else the same by plain copies, which tests compare
-        self._stream = torch.cuda.Stream(device) if self._is_card else None  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(device) if self._is_card else None  # type: ignore[no-untyped-call]  # torch's own
         self._count = min(self._MOST_THREADS, max(compute_threads(), 1))
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="weights")
         buffers = [
             (
                 torch.empty(self.CHUNK_BYTES, dtype=torch.uint8, pin_memory=self._is_card),
-                torch.cuda.Event() if self._is_card else None,  # type: ignore[no-untyped-call]
+                torch.cuda.Event() if self._is_card else None,  # type: ignore[no-untyped-call]  # torch's own
             )
             for _ in range(2)
         ]

@@ -174,7 +174,7 @@ def _tojson(
 def _round(value: float, precision: int = 0, method: str = "common") -> float:
     if abs(precision) > MAX_DECIMALS:
         raise jinja2.TemplateRuntimeError(f"round takes at most {MAX_DECIMALS} decimals, not {precision}")
-    return jinja2.filters.do_round(value, precision, method)  # type: ignore[arg-type]
+    return jinja2.filters.do_round(value, precision, method)  # type: ignore[arg-type]  # it checks itself
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -205,13 +205,13 @@ class _MeterEverything(NodeTransformer):
             node.test = _sized(node.test, [node.test])
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         return self._meter_body(node, node.defaults)
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         return self._meter_body(node, node.defaults)
 
-    def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802
+    def visit_Block(self, node: nodes.Block) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         return self._meter_body(node, [])
 
     def _meter_body(
@@ -223,23 +223,23 @@ class _MeterEverything(NodeTransformer):
         node.body.insert(0, nodes.ExprStmt(paid, lineno=node.lineno))
         return node
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         self.generic_visit(node)
         return _filter(nodes.List(node.nodes, lineno=node.lineno), "metered_concat")
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         self.generic_visit(node)
         node.expr = _filter(node.expr, "metered_look")
         for operand in node.ops:
             operand.expr = _filter(operand.expr, "metered_look")
         return node
 
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         self.generic_visit(node)
         node.key = _filter(node.key, "metered_look")
         return node
 
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - the name that jinja2 looks for
         self.generic_visit(node)
         return _filter(node, "metered_slice") if isinstance(node.arg, nodes.Slice) else node
 
@@ -327,7 +327,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             _spend_on_widths(left, right)
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as jinja2 has it: templates may pass any name
         spend(STEP_COST)
         if isinstance(__obj, LoopContext) and args:
             args = (counted(args[0]), *args[1:])

@@ -194,8 +194,8 @@ class CardTimer:
 def _seconds(graph: torch.cuda.CUDAGraph, repeats: int) -> float:
     """Of one replay, of so many in a row."""
     # torch gives its events no types.
-    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-    stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
+    stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's own
     start.record()
     for _ in range(repeats):
         graph.replay()

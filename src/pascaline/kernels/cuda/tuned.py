@@ -126,7 +126,7 @@ def _is_entry(definition: str) -> bool:
 
 def _entry(key: Key, found: Found) -> dict[str, Any]:
     way, stored, outputs, columns, rows = key
-    geometry = None if found.geometry is None else asdict(found.geometry)  # type: ignore[call-overload]
+    geometry = None if found.geometry is None else asdict(found.geometry)  # type: ignore[call-overload]  # a dataclass
     entry = {
         "way": way,
         "stored": stored,
