@@ -120,7 +120,7 @@ def _prepare(folder: Path) -> int:
     wanted, failed = _wanted()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        print(f"{len(wanted)} kernels are compiled, which takes a minute", flush=True)
+        print(f"{len(wanted)} kernels are compiled, which takes a few minutes", flush=True)
         failed |= write_ptx(wanted, folder / _FILE)
     except OSError as error:
         raise ConfigError(
