@@ -23,3 +23,20 @@ def test_interrupted_while_it_starts(mapped: str, demo_path: Path) -> None:
         _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
     assert "Traceback" not in messages
+
+
+@pytest.mark.parametrize("module", ["interrupts", "ending", "options"])
+def test_interrupted_before_the_command_line_is_there(module: str) -> None:
+    code = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pascaline.cli.{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+import pascaline.cli.app
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -193,6 +193,19 @@ def test_completion_logprobs_and_echo(client: openai.OpenAI) -> None:
     assert len(rare.top_logprobs[0]) == 2
 
 
+def test_prompt_logprobs_are_told_where_they_are_asked_for(client: openai.OpenAI) -> None:
+    asked = {"max_tokens": 1, "extra_body": {"prompt_logprobs": 2}}
+    [echoed] = complete(client, max_tokens=1, logprobs=2, echo=True).choices
+    assert "prompt_logprobs" not in echoed.model_dump()
+    for choice in complete(client, n=2, **asked).choices:
+        told = choice.prompt_logprobs
+        assert [entry["token"] for entry in told[1:]] == echoed.logprobs.tokens[1:-1]
+        assert [entry["logprob"] for entry in told[1:]] == echoed.logprobs.token_logprobs[1:-1]
+        assert {len(entry["top_logprobs"]) for entry in told[1:]} == {2}
+        assert told[0] is None
+    assert chat(client, **asked).prompt_logprobs[0] is None
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -208,6 +221,7 @@ def test_completion_logprobs_and_echo(client: openai.OpenAI) -> None:
         ({"logit_bias": {"5": 101}}, "logit_bias of token 5 is 101"),
         ({"logit_bias": {"word": 1}}, "logit_bias"),
         ({"stop": [""]}, "stop"),
+        ({"extra_body": {"prompt_logprobs": 1}, "stream": True}, "'prompt_logprobs' and 'stream'"),
         ({"seed": 2**70}, "seed"),
         ({"stream": "perhaps"}, "stream"),
         ({"extra_body": {"beam_width": 4}}, "unknown field 'beam_width'"),
@@ -269,6 +283,17 @@ def test_another_model_and_a_too_long_prompt(client: openai.OpenAI, stream: bool
     context = client.models.list().data[0].model_dump()["max_model_len"]
     with pytest.raises(openai.BadRequestError, match=f"{context + 1} tokens .*context of {context} tokens"):
         complete(client, prompt=[5] * (context + 1), stream=stream)
+
+
+def test_stop_strings_that_are_no_unicode_are_refused_and_leave_nothing_behind(server_url: str) -> None:
+    ask = b'"model": "demo", "stop": ["a", "b\\ud800"]'
+    json = {"Content-Type": "application/json"}
+    chat_body = b'{"messages": [{"role": "user", "content": "x"}], %b}' % ask
+    for path, body in (("completions", b'{"prompt": "x", %b}' % ask), ("chat/completions", chat_body)):
+        answer = httpx.post(f"{server_url}/v1/{path}", content=body, headers=json)
+        assert answer.status_code == 400
+        assert "character 1 of stop is half of a surrogate pair" in answer.json()["error"]["message"]
+    assert "pascaline_requests_live 0.0" in httpx.get(f"{server_url}/metrics").text
 
 
 def test_bodies_that_are_no_requests(server_url: str) -> None:

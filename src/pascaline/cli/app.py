@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from pascaline.cli.ending import INTERRUPTED, run
-from pascaline.cli.interrupts import uninterrupted
-
 try:
+    from pascaline.cli.interrupts import uninterrupted
+
     with uninterrupted():
         import typer
 
         from pascaline.cli import bench, chat, compare, diagnose, doctor, generate, gpus, plan, serve
-except KeyboardInterrupt:  # `main`, which sees to it otherwise, is not there yet
-    sys.exit(INTERRUPTED)
+        from pascaline.cli.ending import run
+except KeyboardInterrupt:  # `main`, which sees to it otherwise, is not there yet, nor is `INTERRUPTED`
+    sys.exit(130)
 
 app = typer.Typer(
     name="pascaline",

@@ -121,14 +121,15 @@ class AsyncLLM:
         first = self._next_request_id + 1
         self._next_request_id += len(prompts)
         ids = range(first, first + len(prompts))
-        for number, (request_id, prompt, own) in enumerate(zip(ids, prompts, seeded, strict=True)):
-            self._live[request_id] = _Live(running, number)
-            self._engine.send(Submit(request_id, prompt, own))
         try:
+            for number, (request_id, prompt, own) in enumerate(zip(ids, prompts, seeded, strict=True)):
+                self._engine.send(Submit(request_id, prompt, own))
+                self._live[request_id] = _Live(running, number)  # what could not be sent is not
             yield running
         finally:
             for request_id in ids:
-                if not self._live.pop(request_id).output.finished:
+                live = self._live.pop(request_id, None)
+                if live is not None and not live.output.finished:
                     self._engine.send(Abort(request_id))
 
     def _on_step(self, step: StepOutputs) -> None:

@@ -61,8 +61,14 @@ class GenerationRequest(BaseModel):
         for name in self.NOT_SERVED:
             if getattr(self, name):
                 raise UnsupportedError(f"the request sets {name!r}, which this server does not do yet")
+        if self.prompt_logprobs is not None and self.stream:
+            raise UnsupportedError(
+                "the request sets 'prompt_logprobs' and 'stream' together", expected="one of them"
+            )
 
-    def sampling_params(self, *, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    def sampling_params(
+        self, *, max_tokens: int | None, logprobs: int | None, prompt_logprobs: int | None
+    ) -> SamplingParams:
         """The engine's settings; raises `ConfigError` for values out of range."""
         given: dict[str, Any] = {
             name: value
@@ -76,11 +82,12 @@ class GenerationRequest(BaseModel):
                 "top_k",
                 "min_p",
                 "repetition_penalty",
-                "prompt_logprobs",
             )
             if (value := getattr(self, name)) is not None
         }
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        for text in stop:
+            _check_unicode("stop", text)
         return SamplingParams(
             n=self.n,
             max_tokens=max_tokens,
@@ -88,6 +95,7 @@ class GenerationRequest(BaseModel):
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=self.ignore_eos,
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
             **given,
         )
 
@@ -141,7 +149,7 @@ class ChatCompletionRequest(GenerationRequest):
     def settings(self) -> SamplingParams:
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         logprobs = (self.top_logprobs or 0) if self.logprobs else None
-        return self.sampling_params(max_tokens=limit, logprobs=logprobs)
+        return self.sampling_params(max_tokens=limit, logprobs=logprobs, prompt_logprobs=self.prompt_logprobs)
 
 
 class CompletionRequest(GenerationRequest):
@@ -175,12 +183,24 @@ class CompletionRequest(GenerationRequest):
 
     def settings(self) -> SamplingParams:
         limit = self.DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
-        if self.echo and self.logprobs is not None and self.prompt_logprobs is None:
-            self.prompt_logprobs = self.logprobs
-        return self.sampling_params(max_tokens=limit, logprobs=self.logprobs)
+        of_prompt = self.prompt_logprobs
+        if self.echo and of_prompt is None:
+            of_prompt = self.logprobs
+        return self.sampling_params(max_tokens=limit, logprobs=self.logprobs, prompt_logprobs=of_prompt)
 
 
 ErrorType = Literal["invalid_request_error", "authentication_error", "not_found_error", "server_error"]
+
+
+def _check_unicode(name: str, text: str) -> None:
+    """Refuse what JSON can spell and UTF-8, in which the engine is told, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"character {error.start} of {name} is half of a surrogate pair, which is no character",
+            remedy="Send valid Unicode",
+        ) from error
 
 
 def error_body(message: str, kind: ErrorType, code: str | None = None) -> dict[str, object]:

@@ -12,9 +12,10 @@ from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from pascaline.core.errors import PascalineError
-from pascaline.llm.outputs import Completion, TokenLogprob
+from pascaline.llm.outputs import Completion
 from pascaline.server.errors import model_not_found, pascaline_error_body
 from pascaline.server.generation import Generation, Service, service_of, unless_disconnected, usage
+from pascaline.server.logprobs import logprob_entry, prompt_logprob_entries
 from pascaline.server.schemas import ChatCompletionRequest
 from pascaline.server.sse import EventStream
 from pascaline.text.tokenizer import Tokenizer
@@ -49,13 +50,7 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
         "usage": usage(results),
     }
     if results[0].prompt_logprobs is not None:
-        answer["prompt_logprobs"] = [
-            None,
-            *(
-                logprob_entry(tokenizer, TokenLogprob(item.token_id, item.logprob, item.top_logprobs))
-                for item in results[0].prompt_logprobs
-            ),
-        ]
+        answer["prompt_logprobs"] = prompt_logprob_entries(tokenizer, results[0])
     return JSONResponse(answer)
 
 
@@ -103,20 +98,4 @@ def _choice(tokenizer: Tokenizer, completion: Completion) -> dict[str, object]:
         "message": {"role": "assistant", "content": completion.text, "refusal": None},
         "logprobs": logprobs,
         "finish_reason": completion.finish_reason,
-    }
-
-
-def logprob_entry(tokenizer: Tokenizer, item: TokenLogprob) -> dict[str, object]:
-    """A token's log-probability in the chat API's form."""
-
-    def one(token_id: int, logprob: float) -> dict[str, object]:
-        return {
-            "token": tokenizer.token_text(token_id),
-            "logprob": logprob,
-            "bytes": list(tokenizer.token_bytes(token_id)),
-        }
-
-    return {
-        **one(item.token_id, item.logprob),
-        "top_logprobs": [one(token_id, logprob) for token_id, logprob in item.top_logprobs],
     }

@@ -15,6 +15,7 @@ from pascaline.core.errors import ConfigError, PascalineError
 from pascaline.llm.outputs import Completion, RequestResult, TokenLogprob
 from pascaline.server.errors import model_not_found, pascaline_error_body
 from pascaline.server.generation import Generation, Service, service_of, unless_disconnected, usage
+from pascaline.server.logprobs import prompt_logprob_entries
 from pascaline.server.schemas import CompletionRequest
 from pascaline.server.sse import EventStream
 from pascaline.text.tokenizer import Tokenizer
@@ -53,7 +54,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
         return Response(status_code=499)  # nobody is there to read it
     tokenizer = service.llm.text.tokenizer
     choices = [
-        _choice(tokenizer, result, completion, number * body.n + completion.index, echo=body.echo)
+        _choice(tokenizer, result, completion, number * body.n + completion.index, body)
         for number, result in enumerate(results)
         for completion in result.completions
     ]
@@ -97,13 +98,13 @@ async def _chunks(
 
 
 def _choice(
-    tokenizer: Tokenizer, result: RequestResult, completion: Completion, index: int, *, echo: bool
+    tokenizer: Tokenizer, result: RequestResult, completion: Completion, index: int, body: CompletionRequest
 ) -> dict[str, object]:
-    prompt_text = tokenizer.decode(result.prompt_token_ids) if echo else ""
+    prompt_text = tokenizer.decode(result.prompt_token_ids) if body.echo else ""
     logprobs = None
     if completion.logprobs is not None:
         before: list[TokenLogprob | int] = []
-        if echo:
+        if body.echo:
             before = [
                 result.prompt_token_ids[0],
                 *(
@@ -112,12 +113,15 @@ def _choice(
                 ),
             ]
         logprobs = _logprobs(tokenizer, [*before, *completion.logprobs], 0)
-    return {
+    choice: dict[str, object] = {
         "index": index,
         "text": prompt_text + completion.text,
         "logprobs": logprobs,
         "finish_reason": completion.finish_reason,
     }
+    if body.prompt_logprobs is not None:
+        choice["prompt_logprobs"] = prompt_logprob_entries(tokenizer, result)
+    return choice
 
 
 def _logprobs(tokenizer: Tokenizer, items: Sequence[TokenLogprob | int], offset: int) -> dict[str, object]:
