@@ -12,11 +12,12 @@ from test_cuda_ops import as_part
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
 from pascaline.kernels.cuda.gated_input import plan_gated_input
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm, shapes_of
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, ScaledForm, shapes_of
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.round_rows import plan_round_rows
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
@@ -26,6 +27,7 @@ Buffers = dict[str, torch.Tensor]
 FORMS = [InputForm(planes, group) for planes in (1, 2) for group in (32, 64, 128)]
 PERMUTED = InputForm(2, 32, has_permutation=True)
 SCALED = (ScaledForm(), ScaledForm(has_permutation=True))
+BRAIN = (BrainForm(1), BrainForm(2))
 
 
 def launch(
@@ -53,6 +55,8 @@ def made_input(x: torch.Tensor, inputs: torch.Tensor | None, form: Form, execute
             form.scale_group,
             has_permutation=form.has_permutation,
         )
+    elif isinstance(form, BrainForm):
+        plan = plan_round_rows(rows, columns, torch.float32, form.numbers)
     else:
         plan = plan_scale_rows(rows, columns, torch.float32, is_permuted=form.has_permutation)
     buffers = made(shapes_of(form, rows, columns))
@@ -99,7 +103,7 @@ def test_a_sum_and_its_norm(rows: int, columns: int, execute: Execute) -> None:
 
 @pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("columns", [3584, 576, 100, 9000])
-@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED, *SCALED], ids=str)
+@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED, *SCALED, *BRAIN], ids=str)
 def test_a_norm_that_a_linear_takes(form: Form, columns: int, has_residual: bool, execute: Execute) -> None:
     rows = 3
     x, gain = as_part(random_rows(rows, columns), 4), torch.randn(columns)
@@ -118,7 +122,7 @@ def test_a_norm_that_a_linear_takes(form: Form, columns: int, has_residual: bool
     assert_same(got | again, expected | once)
 
 
-@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED, *SCALED], ids=str)
+@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED, *SCALED, *BRAIN], ids=str)
 @pytest.mark.parametrize("operation", [Operation.SILU_AND_MUL, Operation.GELU_AND_MUL], ids=str)
 @pytest.mark.parametrize("columns", [1536, 200, 33])
 def test_a_gate_that_a_linear_takes(columns: int, operation: Operation, form: Form, execute: Execute) -> None:

@@ -25,6 +25,7 @@ from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wg
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.representatives import attention_of, chip_limits
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.weights.slabbed import SlabbedForm
@@ -185,6 +186,10 @@ def _others(chip: ChipLimits) -> Iterator[Audited]:
     yield Audited("dequantise int4", plan, MachineCodeExpectation(most_registers=96, wide_loads=1))
     plan = plan_quantise_input(16, _COLUMNS, torch.float16, planes=2, scale_group=32)
     yield Audited("quantise_input, 16 rows", plan, MachineCodeExpectation(most_registers=64))
+    small = MachineCodeExpectation(most_registers=64, wide_loads=1)
+    yield Audited("round_rows, two numbers", plan_round_rows(128, _COLUMNS, torch.float32, 2), small)
+    call = LinearCall(128, _OUTPUTS, _COLUMNS, torch.float32, torch.float32, torch.bfloat16)
+    yield Audited("add_products of one number", plan_add_products(call, 1), small)
     plan = plan_linear_dense_decode(LinearCall(1, _OUTPUTS, _COLUMNS), torch.bfloat16, chip)
     yield Audited("linear_dense_decode bf16, 1 row", plan, MachineCodeExpectation("FFMA", wide_loads=1))
     for name, plan in STEP_PLANS.items():

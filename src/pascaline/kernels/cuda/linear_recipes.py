@@ -30,6 +30,7 @@ from pascaline.kernels.cuda.linear_wgmma import WgmmaGeometry, candidates_linear
 from pascaline.kernels.cuda.order_input import ordered_shape, plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
 from pascaline.kernels.cuda.recipe import Buffers, Described, Recipe, Step
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
@@ -281,13 +282,21 @@ def dense_brain(product: Product, geometry: object) -> Recipe:
         "halves": ((2 * call.rows, call.columns), torch.bfloat16),
         "products": ((2 * call.rows, call.outputs), _WIDE),
     }
-    return Recipe((_multiply_brain,), shapes)
+    steps = (_rounding(call, 2), _multiply_brain, plan_add_products(call, 2))
+    return Recipe(steps, shapes)
 
 
 def dense_brain_rounded(product: Product, geometry: object) -> Recipe:
     """x rounded to bf16, as engines that keep activations so have it: half of the work."""
     call = product.call
-    return Recipe((_multiply_rounded,), {"halves": ((call.rows, call.columns), torch.bfloat16)})
+    steps: tuple[Step, ...] = (_rounding(call, 1), _multiply_rounded)
+    if call.bias_dtype is not None:
+        steps = (*steps, plan_add_products(call, 1))
+    return Recipe(steps, {"halves": ((call.rows, call.columns), torch.bfloat16)})
+
+
+def _rounding(call: LinearCall, numbers: int) -> LaunchPlan:
+    return plan_round_rows(call.rows, call.columns, call.input_dtype, numbers)
 
 
 def _planned(
@@ -363,20 +372,11 @@ def _multiply_half(buffers: Buffers) -> None:
 
 
 def _multiply_brain(buffers: Buffers) -> None:
-    x, y, halves = _given(buffers, "x"), _given(buffers, "y"), _given(buffers, "halves")
-    products, rows = _given(buffers, "products"), len(x)
-    halves[:rows].copy_(x)
-    halves[rows:].copy_(x - halves[:rows])
-    _multiply(halves, _given(buffers, "weight"), products)
-    torch.add(products[:rows], products[rows:], out=y)
-    _add_bias(buffers)
+    _multiply(_given(buffers, "halves"), _given(buffers, "weight"), _given(buffers, "products"))
 
 
 def _multiply_rounded(buffers: Buffers) -> None:
-    halves = _given(buffers, "halves")
-    halves.copy_(_given(buffers, "x"))
-    _multiply(halves, _given(buffers, "weight"), _given(buffers, "y"))
-    _add_bias(buffers)
+    _multiply(_given(buffers, "halves"), _given(buffers, "weight"), _given(buffers, "y"))
 
 
 def _add_bias(buffers: Buffers) -> None:

@@ -29,6 +29,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
@@ -307,6 +308,22 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "scale_back with a bias",
         "tensor_fp16",
         lambda _: plan_scale_back(call_of(32, bias=_HALF)),
+    ),
+    Representative(
+        "round_rows of torch.float32", "tensor_bf16", lambda _: plan_round_rows(128, _COLUMNS, _WIDE, 1)
+    ),
+    Representative(
+        "round_rows of torch.float16, two numbers",
+        "tensor_bf16",
+        lambda _: plan_round_rows(33, _COLUMNS, _HALF, 2),
+    ),
+    Representative(
+        "add_products with a bias",
+        "tensor_bf16",
+        lambda _: plan_add_products(call_of(128, bias=_BRAIN), 1),
+    ),
+    Representative(
+        "add_products of two numbers", "tensor_bf16", lambda _: plan_add_products(call_of(128), 2)
     ),
     _attention_decode(attention_of(64, 64, _HALF)),
     _attention_decode(attention_of(1, 1, torch.int8)),
