@@ -69,7 +69,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "initcheck": (),
     "synccheck": (),
 }
-_OURS = r"regex=^(linear_|dequantise|quantise_input|scale_rows)"
+_OURS = r"regex=^(linear_|dequantise|quantise_input|scale_rows|round_rows|add_products)"
 """Kernels' names. With initcheck torch's own are watched, too, which zero memory for ours."""
 _SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+) (?:error|hazard)")
 _FOUND = re.compile(

@@ -35,6 +35,7 @@ KERNEL_OF: dict[str, Kernel] = dict(zip((way.name for way in LINEAR_WAYS), LINEA
 PACKED = [way for way in LINEAR_WAYS if not way.name.startswith("dense")]
 DENSE = {
     "dense_decode": (torch.float16, torch.bfloat16, torch.float32),
+    "dense_columns": (torch.float16, torch.bfloat16, torch.float32),
     "dense_half": (torch.float16,),
     "dense_brain": (torch.bfloat16,),
     "dense_brain_rounded": (torch.bfloat16,),
@@ -43,7 +44,7 @@ DENSE = {
 
 def rows_of(way: LinearWay, weight: Dense | Slabbed) -> int:
     """A number of rows that the way takes."""
-    return next(rows for rows in (3, 5, 17, 33) if way.refusal(product_of(weight, rows, CHIP)) is None)
+    return next(rows for rows in (3, 5, 17, 33, 1) if way.refusal(product_of(weight, rows, CHIP)) is None)
 
 
 def run(recipe: Recipe, operands: dict[str, torch.Tensor | None]) -> None:

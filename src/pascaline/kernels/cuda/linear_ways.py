@@ -10,6 +10,7 @@ import torch
 from pascaline.kernels.cuda import linear_recipes as recipes
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_decode import DecodeGeometry
+from pascaline.kernels.cuda.linear_dense_columns import DenseColumnsGeometry, refusal_of_columns
 from pascaline.kernels.cuda.linear_dense_decode import DenseDecodeGeometry
 from pascaline.kernels.cuda.linear_mma import LEAST_ROUNDED_ROWS, MmaGeometry
 from pascaline.kernels.cuda.linear_product import Product
@@ -220,6 +221,11 @@ def _dense_refusal(product: Product, dtype: torch.dtype) -> str | None:
     return refusal
 
 
+def _columns_refusal(product: Product) -> str | None:
+    refusal = _refusal(product, least_rows=1, most_rows=1, is_packed=False)
+    return refusal or refusal_of_columns(product.call, product.dtype)
+
+
 def _by_library(
     name: str,
     recipe: Callable[[Product, object], Recipe],
@@ -335,6 +341,20 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         refusal=functools.partial(_refusal, least_rows=1, most_rows=_DENSE_DECODE_ROWS, is_packed=False),
         recipe=recipes.dense_decode,
         candidates=recipes.dense_decode_candidates,
+        shares=_everywhere(0.35, 0.80),
+        gates=True,
+        arithmetic=lambda _: Arithmetic(),
+    ),
+    # Not measured: as fast as the one before by prediction, which stays until tuning finds otherwise.
+    LinearWay(
+        name="dense_columns",
+        file="linear_dense_columns.cu",
+        geometry=DenseColumnsGeometry,
+        unit="fp32",
+        level="exact",
+        refusal=_columns_refusal,
+        recipe=recipes.dense_columns,
+        candidates=recipes.dense_columns_candidates,
         shares=_everywhere(0.35, 0.80),
         gates=True,
         arithmetic=lambda _: Arithmetic(),

@@ -21,6 +21,7 @@ from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_pr
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_columns import plan_linear_dense_columns
 from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_rows import plan_linear_rows
@@ -181,6 +182,14 @@ def _dense_decode(dtype: torch.dtype, call: LinearCall) -> Representative:
     )
 
 
+def _dense_columns(dtype: torch.dtype, call: LinearCall) -> Representative:
+    return Representative(
+        f"linear_dense_columns of {dtype}",
+        "fp32",
+        lambda chip: plan_linear_dense_columns(call, dtype, chip),
+    )
+
+
 def _dequantise(form: str, dtype: torch.dtype) -> Representative:
     return Representative(
         f"dequantise of {form} to {dtype}",
@@ -290,6 +299,8 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _dense_simt(_BRAIN, call_of(64, has_residual=True)),
     _dense_decode(_HALF, call_of(1, bias=_HALF)),
     _dense_decode(_BRAIN, call_of(4, _HALF, is_gated=True)),
+    _dense_columns(_BRAIN, call_of(1, bias=_BRAIN)),
+    _dense_columns(_HALF, call_of(1, is_gated=True)),
     _dequantise("GPTQ 4 bits", _HALF),
     _dequantise("GPTQ 2 bits", _BRAIN),
     _quantise_input(_WIDE, 2, 128, has_permutation=True),
