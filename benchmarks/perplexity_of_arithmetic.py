@@ -1,6 +1,6 @@
 """What each arithmetic of linears costs in perplexity, on a model's real weights.
 
-    python benchmarks/perplexity_of_arithmetic.py [--model demo] [--tokens 12000]
+    python benchmarks/perplexity_of_arithmetic.py [--model demo] [--tokens 12000] [--weights bf16]
     python benchmarks/perplexity_of_arithmetic.py --key-value-dtypes [--device cuda] [--tokens 1024]
 
 Every linear's inputs are rounded as CUDA kernels round them, and multiplied in fp32: 16-bit integers in two
@@ -8,6 +8,9 @@ planes (with a scale for 32 or for 128 inputs), one plane of 8 bits (for 32, 64,
 half precision. Perplexity is over the texts of `harness.texts` and the project's own documents, in
 windows of 512 tokens, the first of each not counted. Beside it stands the mean divergence from fp32
 (Kullback and Leibler, in nats a token), which tells more than a perplexity does where both are small.
+
+With `--weights bf16` weights are made dense in bf16 first, and inputs are rounded as products of those round
+them: to one bf16 number, or to the sum of two.
 
 With `--key-value-dtypes` the types of caches are compared, in plain torch on the CPU, and on a card by
 its own kernels, as the engine launches them.
@@ -44,9 +47,10 @@ from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import Decoder, build
 from pascaline.llm.model_text import ModelText
 from pascaline.models import read_config
-from pascaline.weights import Weight
+from pascaline.weights import Dense, Weight
 
 CASE, KEY_VALUE_CASE = "perplexity-of-arithmetic", "perplexity-of-key-value-dtypes"
+BRAIN_CASE = "perplexity-of-bf16-inputs"
 KEY_VALUE_DTYPES = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -72,6 +76,12 @@ def integers(largest: int, group: int | None) -> Rounding:
     return rounded
 
 
+def two_brain_numbers(x: torch.Tensor) -> torch.Tensor:
+    """x as the sum of two bf16 numbers."""
+    first = x.bfloat16().float()
+    return first + (x - first).bfloat16().float()
+
+
 ROUNDINGS: dict[str, Rounding | None] = {
     "fp32": None,
     "two planes, 32 inputs a scale": integers(32512, 32),
@@ -83,6 +93,12 @@ ROUNDINGS: dict[str, Rounding | None] = {
     "one plane, 128 inputs a scale": integers(127, 128),
     "one plane, a scale a token": integers(127, None),
 }
+BRAIN_ROUNDINGS: dict[str, Rounding | None] = {
+    "fp32": None,
+    "two bf16 numbers": two_brain_numbers,
+    "bf16": ROUNDINGS["bf16"],
+}
+"""Of products of weights in bf16."""
 
 
 class Rounded:
@@ -114,16 +130,25 @@ def main() -> None:
     parser.add_argument("--model", default="demo", help="a folder, file or name (%(default)s)")
     parser.add_argument("--tokens", type=int, default=12000, help="of text, 2 at least (%(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(%(default)s)")
+    parser.add_argument("--weights", choices=("stored", "bf16"), default="stored", help="(%(default)s)")
     parser.add_argument("--key-value-dtypes", action="store_true", help="what these cost, not arithmetics")
     arguments = parser.parse_args()
     if arguments.tokens < 2:
         parser.error(f"--tokens {arguments.tokens}: from 2 on there is one to predict")
     if arguments.device == "cuda" and not arguments.key_value_dtypes:
         parser.error("--device cuda: it rounds inputs on the CPU; --key-value-dtypes runs on cards")
+    if arguments.weights == "bf16" and arguments.key_value_dtypes:
+        parser.error("--weights bf16: it is inputs' rounding that is compared there, not types of caches")
     torch.set_num_threads(physical_cores())
     path = resolve(arguments.model, ignore_progress).path
     device = torch.device(arguments.device)
-    ways = _by_key_value_dtype(path, device) if arguments.key_value_dtypes else _by_rounding(path)
+    case = BRAIN_CASE if arguments.weights == "bf16" else CASE
+    if arguments.key_value_dtypes:
+        case, ways = KEY_VALUE_CASE, _by_key_value_dtype(path, device)
+    elif arguments.weights == "bf16":
+        ways = _by_rounding(path, BRAIN_ROUNDINGS, in_brain_numbers)
+    else:
+        ways = _by_rounding(path, ROUNDINGS, as_it_is)
     windows = _windows(path, arguments.tokens)
     created = now()
     record = {
@@ -133,7 +158,6 @@ def main() -> None:
         "tokens": sum(map(len, windows)),
         "results": _measured(ways, windows),
     }
-    case = KEY_VALUE_CASE if arguments.key_value_dtypes else CASE
     if device.type == "cuda":
         target = card_result_path(torch.cuda.get_device_name(device), case)
     else:
@@ -181,13 +205,22 @@ def _measured(
     return results
 
 
-def _by_rounding(path: Path) -> Iterator[tuple[str, Logits]]:
+def in_brain_numbers(weight: Weight) -> Weight:
+    """The weight dense in bf16."""
+    values = torch.empty(weight.shape)
+    weight.dequantise(0, weight.shape[0], values)
+    return Dense(values.bfloat16())
+
+
+def _by_rounding(
+    path: Path, roundings: dict[str, Rounding | None], prepare: Callable[[Weight], Weight]
+) -> Iterator[tuple[str, Logits]]:
     rounded = Rounded()
     kernel = Kernel("rounded", ("linear",), "torch", "fp32", any_chip, rounded.launch)
     others = tuple(each for each in KERNELS if each.ops != ("linear",))
     launcher = Launcher(Policy(Chip(torch.device("cpu")), (kernel, *others), "fp32"))
-    model, cache = _model(path, launcher, as_it_is, torch.float32)
-    for name, rounding in ROUNDINGS.items():
+    model, cache = _model(path, launcher, prepare, torch.float32)
+    for name, rounding in roundings.items():
         rounded.rounding = rounding
         yield name, functools.partial(_logits, model, cache)
 

@@ -89,8 +89,7 @@ def _named(name: str, way: LinearWay, product: Product, plan: LaunchPlan | None)
     details: dict[str, object] = {"unit": way.unit, "products": way.products}
     if recipe.plans:
         details |= _geometry(recipe.main)
-    accuracy = "exact" if way.is_exact else "fast"
-    return NamedRecipe(name, accuracy, recipe, details)
+    return NamedRecipe(name, way.level, recipe, details)
 
 
 @functools.cache

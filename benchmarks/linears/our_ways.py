@@ -25,7 +25,7 @@ class NamedRecipe:
 
     Parameters
     ----------
-    accuracy : "exact" or "fast".
+    accuracy : a level of kernels: "exact", "rounded" or "fast".
     details : geometry and the like, for tables.
     """
 

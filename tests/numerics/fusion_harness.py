@@ -12,11 +12,12 @@ from stand_in_workspace import memory_of
 
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
 from pascaline.kernels.cuda.gated_input import plan_gated_input
-from pascaline.kernels.cuda.input_memory import Form, shapes_of
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, shapes_of
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
+from pascaline.kernels.cuda.round_rows import plan_round_rows
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
 from pascaline.kernels.cuda.store_rows import plan_store_rows
@@ -188,6 +189,8 @@ def _input_of(x: torch.Tensor, form: Form) -> Launch:
             form.scale_group,
             has_permutation=form.has_permutation,
         )
+    elif isinstance(form, BrainForm):
+        plan = plan_round_rows(rows, columns, torch.float32, form.numbers)
     else:
         plan = plan_scale_rows(rows, columns, torch.float32, is_permuted=form.has_permutation)
     made = {

@@ -22,9 +22,10 @@ CHANGED = {
     "store_rows.cu": ("cache", "scales"),
     "rotate_and_store.cu": ("key_cache", "value_cache", "key_scales", "value_scales"),
     "scale_back.cu": ("y",),
+    "add_products.cu": ("y",),
 }
 """Buffers of which launches change some, by their files."""
-MADE = (*QUANTISED_BUFFERS, "scaled", "factors")
+MADE = (*QUANTISED_BUFFERS, "scaled", "factors", "halves")
 """What is made for linears."""
 
 
@@ -32,6 +33,11 @@ def memory_of(tensor: torch.Tensor) -> torch.Tensor:
     """Its elements and what lies between them, flat."""
     span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     return torch.as_strided(tensor, (span if tensor.numel() else 0,), (1,), tensor.storage_offset())
+
+
+def handed_on_by(recipe: Recipe) -> dict[str, torch.Tensor | None]:
+    """Memory for what its steps hand on."""
+    return {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()}
 
 
 def written_by(plan: LaunchPlan) -> tuple[list[str], list[str]]:
@@ -42,6 +48,8 @@ def written_by(plan: LaunchPlan) -> tuple[list[str], list[str]]:
         changed = ("y",)  # rows of no sequence stay what they are
     elif file == "elementwise.cu" and "y" not in plan.arguments:
         changed = ("x",)
+    if file == "add_products.cu" and "products" in plan.arguments:
+        changed = ()  # all of y is written, of nothing that was there
     made = () if file.startswith(("linear", "scale_back")) else MADE
     filled = [name for name in ("y", *made) if name in plan.arguments and name not in changed]
     return filled, [name for name in changed if name in plan.arguments]
@@ -56,11 +64,11 @@ class StandInWorkspace:
         self._made: dict[object, Recipe] = {}
 
     def __call__(
-        self, key: object, make: Callable[[], Recipe], buffers: Mapping[str, torch.Tensor | None]
+        self, key: object, make: Callable[[], Recipe], buffers: dict[str, torch.Tensor | None]
     ) -> None:
         recipe = make()
         assert self._made.setdefault(key, recipe) == recipe, "launches that are not alike are bound as one"
-        self._run(recipe, buffers)
+        self._run(recipe, buffers | handed_on_by(recipe))
 
     def linears(
         self,
@@ -76,16 +84,16 @@ class StandInWorkspace:
         product = product_of(weight, x.shape[0], self.limits, bias_dtype=bias_dtype, is_gated=is_gated)
         recipe = way.recipe(product, None)
         stored = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
-        handed_on = {
-            name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in recipe.handed_on.items()
-        }
-        self._run(recipe, {**stored, **handed_on, "x": x, "bias": bias, "y": out})
+        self._run(recipe, {**stored, **handed_on_by(recipe), "x": x, "bias": bias, "y": out})
 
     def _run(self, recipe: Recipe, buffers: Mapping[str, torch.Tensor | None]) -> None:
         arrays = {name: as_array(memory_of(each)) for name, each in buffers.items() if each is not None}
-        for plan in recipe.plans:
-            outputs, updates = written_by(plan)
-            self._execute(plan, arrays, outputs, updates=updates)
+        for step in recipe.steps:
+            if isinstance(step, LaunchPlan):
+                outputs, updates = written_by(step)
+                self._execute(step, arrays, outputs, updates=updates)
+            else:
+                step(buffers)
 
 
 def run_step(step: CardProgram, limits: ChipLimits, execute: Execute) -> torch.Tensor:

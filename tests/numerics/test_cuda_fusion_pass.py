@@ -11,7 +11,7 @@ from stand_in_workspace import run_step
 
 from pascaline.hardware.roofline import Roofline
 from pascaline.kernels import KERNELS, OPS, Chip, Kernel, Launcher, Policy
-from pascaline.kernels.cuda import program
+from pascaline.kernels.cuda import linear_recipes, program
 from pascaline.kernels.cuda.fused_kernels import (
     ADD_NORM,
     NORM_ROTATE_AND_STORE,
@@ -26,7 +26,7 @@ from pascaline.weights import Dense, Weight
 
 TOKENS, HIDDEN, HEADS, KEY_HEADS, HEAD_DIM, INNER, VOCABULARY = 5, 64, 4, 2, 16, 96, 50
 LIMITS = ChipLimits((8, 0), 28)
-RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14}
+RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14, "tensor_bf16": 1e14}
 ROOFLINE = Roofline("a card", "cuda", "8.0", RATES, bytes_per_s=1e12, memory_bytes=24 << 30, launch_s=2e-6)
 CHIP = Chip(torch.device("cuda"), LIMITS, ROOFLINE)
 
@@ -40,6 +40,8 @@ class Style:
     packed: PackedForm | None = None
     gate: str = "silu_and_mul"
     cache_dtype: torch.dtype = torch.float16
+    dense_dtype: torch.dtype = torch.float16
+    has_biases: bool = False
 
 
 class Decoder:
@@ -56,13 +58,15 @@ class Decoder:
         self.scales = [torch.zeros(cache.shape[:3]) if has_scales else None for _ in self.caches]
 
     def _weight(self, *shape: int) -> Dense:
-        return Dense(torch.randn(shape, generator=self._generator).half() / shape[-1] ** 0.5)
+        values = torch.randn(shape, generator=self._generator) / shape[-1] ** 0.5
+        return Dense(values.to(self._style.dense_dtype))
 
     def _linear(self, x: torch.Tensor, outputs: int) -> torch.Tensor:
         weight: Weight = self._weight(outputs, x.shape[1])
         if self._style.packed is not None:
             weight = in_slabs(random_packed(self._style.packed, *weight.shape, self._generator))
-        return self._launch(OPS["linear"], "", x, weight, None)
+        bias = torch.randn(outputs, generator=self._generator) if self._style.has_biases else None
+        return self._launch(OPS["linear"], "", x, weight, bias)
 
     def _norm(self, x: torch.Tensor) -> torch.Tensor:
         return self._launch(OPS["rms_norm"], "", x, self._weight(x.shape[1]), epsilon=1e-5)
@@ -161,13 +165,46 @@ def test_fused_steps_store_codes_and_their_scales(heads_are_normalised: bool, ex
 def test_inputs_are_written_as_linears_take_them(way: str, form: str, gate: str, execute: Execute) -> None:
     packed = PackedForm(4, 32, (2,), zero=8, permutation=form != "Q4_0")
     recorded, fused = both_ways(Style(packed=packed, gate=gate), by_linears(way), execute)
+    check_made_inputs(recorded, fused, most=2 if way == "tile_two_planes" else 3)
+
+
+@pytest.mark.parametrize("has_biases", [False, True])
+@pytest.mark.parametrize(
+    ("way", "dtype", "most"),
+    [
+        ("dense_half", torch.float16, 3),
+        ("dense_brain", torch.bfloat16, 3),
+        ("dense_brain_rounded", torch.bfloat16, 2),
+    ],
+)
+def test_inputs_are_written_as_a_librarys_products_take_them(
+    way: str,
+    dtype: torch.dtype,
+    most: int,
+    has_biases: bool,
+    execute: Execute,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the CPU torch has no products of halves in fp32, and older ones have none on cards."""
+    monkeypatch.setattr(torch, "__version__", "2.13.0")
+    monkeypatch.setattr(linear_recipes, "_multiply", multiply_in_fp32)
+    style = Style(dense_dtype=dtype, has_biases=has_biases)
+    recorded, fused = both_ways(style, by_linears(way), execute)
+    check_made_inputs(recorded, fused, most + (way == "dense_brain_rounded" and has_biases))
+
+
+def multiply_in_fp32(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    out.copy_((x.double() @ weight.double().T).to(out.dtype))
+
+
+def check_made_inputs(recorded: list[RecordedLaunch], fused: list[RecordedLaunch], most: int) -> None:
+    """Each linear takes `most` launches, and one less where a norm or gate makes its input."""
 
     def launches(step: list[RecordedLaunch]) -> list[int]:
         recipes = (each.kernel.recipe(CHIP, {}, each.inputs, each.parameters) for each in step)
         names = (each.op.name for each in step)
         return [len(recipe.steps) for name, recipe in zip(names, recipes, strict=True) if name == "linear"]
 
-    most = 2 if way == "tile_two_planes" else 3
     assert launches(recorded) == [most] * 9
     # In each layer the output's linear, whose inputs are attention's, makes them by itself.
     assert sorted(launches(fused)) == [most - 1] * 7 + [most] * 2

@@ -9,7 +9,7 @@ from linear_harness import Execute
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, ScaledForm
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotate_and_store import HeadNorm, plan_rotate_and_store
@@ -18,6 +18,7 @@ from pascaline.kernels.cuda.store_rows import plan_store_rows
 FORMS = [InputForm(planes, group) for planes in (1, 2) for group in (32, 64, 128)]
 PERMUTED = InputForm(2, 32, has_permutation=True)
 SCALED = (ScaledForm(), ScaledForm(has_permutation=True))
+BRAIN = (BrainForm(1), BrainForm(2))
 
 
 @pytest.mark.parametrize("columns", [3584, 576, 200, 33, 9000])
@@ -28,12 +29,12 @@ def test_a_sum_and_its_norm(rows: int, columns: int, execute: Execute) -> None:
 
 @pytest.mark.parametrize("has_residual", [False, True])
 @pytest.mark.parametrize("columns", [3584, 576, 100, 9000])
-@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED, *SCALED], ids=str)
+@pytest.mark.parametrize("form", [*FORMS[::3], PERMUTED, *SCALED, *BRAIN], ids=str)
 def test_a_norm_that_a_linear_takes(form: Form, columns: int, has_residual: bool, execute: Execute) -> None:
     norm_as_input(form, columns, has_residual=has_residual).check(execute)
 
 
-@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED, *SCALED], ids=str)
+@pytest.mark.parametrize("form", [*FORMS[1::3], PERMUTED, *SCALED, *BRAIN], ids=str)
 @pytest.mark.parametrize("operation", [Operation.SILU_AND_MUL, Operation.GELU_AND_MUL], ids=str)
 @pytest.mark.parametrize("columns", [1536, 200, 33])
 def test_a_gate_that_a_linear_takes(columns: int, operation: Operation, form: Form, execute: Execute) -> None:

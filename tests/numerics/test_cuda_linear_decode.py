@@ -26,9 +26,14 @@ from pascaline.kernels.cuda.linear_decode import (
     candidates_linear_decode,
     plan_linear_decode,
 )
+from pascaline.kernels.cuda.linear_dense_columns import (
+    DenseColumnsGeometry,
+    candidates_linear_dense_columns,
+    plan_linear_dense_columns,
+)
 from pascaline.kernels.cuda.linear_dense_decode import DenseDecodeGeometry, plan_linear_dense_decode
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
-from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.op import FP32_ROUNDING, summation_error
 
 CHIP = ChipLimits((6, 1), 3)
@@ -222,6 +227,50 @@ DENSE = (
 def test_linear_dense_decode(
     call: LinearCall, dtype: torch.dtype, geometry: DenseDecodeGeometry | None, execute: Execute
 ) -> None:
+    check_dense(plan_linear_dense_decode(call, dtype, CHIP, geometry), call, dtype, execute)
+
+
+WIDE, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+DENSE_COLUMNS = (
+    (LinearCall(1, 1, 8, WIDE, WIDE), BRAIN, None),
+    (LinearCall(1, 61, 520, WIDE, WIDE, HALF), HALF, DenseColumnsGeometry(4, 1, 2)),
+    (LinearCall(1, 45, 1032, WIDE, WIDE, None, has_residual=True), BRAIN, DenseColumnsGeometry(2, 2, 1)),
+    (LinearCall(1, 30, 516, WIDE, HALF), WIDE, DenseColumnsGeometry(1, 3, 1)),
+    (LinearCall(1, 90, 264, WIDE, WIDE, WIDE, is_gated=True), BRAIN, DenseColumnsGeometry(8, 2, 1)),
+    (LinearCall(1, 22, 3584, WIDE, WIDE, is_gated=True), HALF, None),
+    (LinearCall(1, 9, 18944, WIDE, WIDE), BRAIN, None),
+)
+
+
+@pytest.mark.parametrize(("call", "dtype", "geometry"), DENSE_COLUMNS, ids=str)
+def test_linear_dense_columns(
+    call: LinearCall, dtype: torch.dtype, geometry: DenseColumnsGeometry | None, execute: Execute
+) -> None:
+    """Blocks that have several batches of outputs, parts of one, and none in the second half of a turn."""
+    check_dense(plan_linear_dense_columns(call, dtype, CHIP, geometry), call, dtype, execute)
+
+
+def test_what_linear_dense_columns_does_not_take() -> None:
+    for call in (LinearCall(2, 8, 64, WIDE), LinearCall(1, 8, 64, HALF), LinearCall(1, 8, 60, WIDE)):
+        with pytest.raises(ShapeError, match="it takes "):
+            plan_linear_dense_columns(call, BRAIN, CHIP)
+    with pytest.raises(ShapeError, match="32768 columns at most"):
+        plan_linear_dense_columns(LinearCall(1, 8, 40000, WIDE), BRAIN, CHIP)
+
+
+def test_candidates_of_linear_dense_columns_have_room_for_what_they_hold() -> None:
+    for columns in (64, 3584, 18944, 32768):
+        for is_gated in (False, True):
+            call = LinearCall(1, 4608, columns, WIDE, WIDE, is_gated=is_gated)
+            plans = candidates_linear_dense_columns(call, BRAIN, CHIP)
+            assert plans
+            for plan in plans:
+                assert isinstance(plan.geometry, DenseColumnsGeometry)
+                assert plan.geometry.outputs > is_gated
+                assert plan.block[0] * plan.geometry.blocks <= 2048
+
+
+def check_dense(plan: LaunchPlan, call: LinearCall, dtype: torch.dtype, execute: Execute) -> None:
     generator = torch.Generator().manual_seed(call.rows + call.outputs + call.columns)
     weight = torch.randn(call.outputs, call.columns, generator=generator).to(dtype)
     x = torch.randn(call.rows, call.columns, generator=generator).to(call.input_dtype)
@@ -235,7 +284,7 @@ def test_linear_dense_decode(
         buffers["residual"] = as_array(residual)
     outputs = call.outputs // 2 if call.is_gated else call.outputs
     buffers["y"] = as_array(torch.empty(call.rows, outputs, dtype=call.output_dtype))
-    execute(plan_linear_dense_decode(call, dtype, CHIP, geometry), buffers, ("y",))
+    execute(plan, buffers, ("y",))
     product = x.double().numpy() @ weight.double().numpy().T
     sizes = x.double().abs().numpy() @ weight.double().abs().numpy().T
     expected, bound = call_bound(

@@ -35,14 +35,16 @@ KERNEL_OF: dict[str, Kernel] = dict(zip((way.name for way in LINEAR_WAYS), LINEA
 PACKED = [way for way in LINEAR_WAYS if not way.name.startswith("dense")]
 DENSE = {
     "dense_decode": (torch.float16, torch.bfloat16, torch.float32),
+    "dense_columns": (torch.float16, torch.bfloat16, torch.float32),
     "dense_half": (torch.float16,),
     "dense_brain": (torch.bfloat16,),
+    "dense_brain_rounded": (torch.bfloat16,),
 }
 
 
 def rows_of(way: LinearWay, weight: Dense | Slabbed) -> int:
     """A number of rows that the way takes."""
-    return next(rows for rows in (3, 5, 17, 33) if way.refusal(product_of(weight, rows, CHIP)) is None)
+    return next(rows for rows in (3, 5, 17, 33, 1) if way.refusal(product_of(weight, rows, CHIP)) is None)
 
 
 def run(recipe: Recipe, operands: dict[str, torch.Tensor | None]) -> None:
@@ -60,9 +62,15 @@ def run(recipe: Recipe, operands: dict[str, torch.Tensor | None]) -> None:
             continue
         names = {name for name in step.arguments if isinstance(name, str)}
         arrays = {name: as_array(tensor) for name in names if (tensor := buffers.get(name)) is not None}
-        updates = {"y"} if step.specialisation.entry == "scale_back" else set()
+        updates = {"y"} if changes_y(step) else set()
         written = names & {"y", *recipe.handed_on} - read_by(step) - updates
         run_plan(step, arrays, written, updates=updates)
+
+
+def changes_y(plan: LaunchPlan) -> bool:
+    """Whether a launch adds to a library's product in its place."""
+    is_last = plan.specialisation.entry in ("scale_back", "add_products")
+    return is_last and "products" not in plan.arguments
 
 
 def read_by(plan: LaunchPlan) -> set[str]:
@@ -70,10 +78,13 @@ def read_by(plan: LaunchPlan) -> set[str]:
     written = {
         "quantise_input": {"input_codes", "input_scales", "input_sums"},
         "scale_rows": {"scaled", "factors"},
+        "round_rows": {"halves"},
         "dequantise": {"dense"},
         "order_input": {"ordered"},
     }.get(plan.specialisation.entry, set())
-    return {"input_codes", "input_scales", "input_sums", "scaled", "factors", "dense", "ordered"} - written
+    made = {"input_codes", "input_scales", "input_sums", "scaled", "factors", "dense", "ordered"}
+    made |= {"halves", "products"}
+    return made - written
 
 
 @pytest.fixture(autouse=True)

@@ -64,6 +64,15 @@ def test_one_row_is_bound_by_memory_and_the_most_exact_way_is_taken() -> None:
     assert "as in dp4a int8, of which the first is the most exact" in decision.reason
 
 
+def test_what_bf16_tensor_cores_round_is_said() -> None:
+    brain = Way("bf16 tensor cores", "tensor_bf16", 1e13, 100e9)
+    many, one = (decide(work(rows, BF16), chip(FP32, brain)) for rows in (512, 1))
+    assert many.way is brain
+    assert "Inputs are rounded to bf16, the weights' own type" in many.reason
+    assert one.way is FP32
+    assert "rounded" not in one.reason
+
+
 def test_dense_weights_have_no_dot_products_of_bytes_and_bf16_fits_no_half() -> None:
     assert decide(work(512, F16), chip(FP32, HALF, INT8)).way is FP32
     fast_half = Way("tensor", "fp16", 2e12, 100e9)

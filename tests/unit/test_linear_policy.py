@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import capability_numbers
 from pascaline.hardware.gpus import find_gpu
 from pascaline.kernels import KERNELS, OPS, Chip, Launcher, Policy
@@ -150,6 +151,38 @@ def test_dense_weights(name: str, dtype: torch.dtype) -> None:
     assert many.arithmetic == (unit if has_unit else "fp32")
 
 
+@pytest.mark.parametrize("name", [AMPERE, HOPPER])
+def test_inputs_of_many_rows_are_rounded_to_the_weights_own_type(name: str) -> None:
+    """Twice the products cost time: only who asks for exact arithmetic gets them."""
+    weight = Dense(torch.empty(OUTPUTS, COLUMNS, dtype=torch.bfloat16, device="meta"))
+    for rows in (1, 4):
+        decision = decided(name, weight, rows)
+        assert decision.kernel.name == "cuda.linear_dense_decode"
+        assert decision.kernel.level == "exact"
+    order: tuple[Arithmetic, ...] = ("auto", "exact", "fast", "fp32")
+    for rows in (128, 512):
+        auto, exact, fast, single = (decided(name, weight, rows, each) for each in order)
+        assert auto.kernel.name == fast.kernel.name == "cuda.linear_dense_brain_rounded"
+        assert auto.kernel.level == "rounded"
+        # Where fp32 is not half as fast, two products of bf16 are no gain.
+        assert exact.kernel.level == "exact"
+        assert (exact.kernel.name == "cuda.linear_dense_brain") == (name == HOPPER)
+        assert single.kernel.arithmetic == "fp32"
+        assert "cuda.linear_dense_brain" in {each.choice for each in auto.alternatives}
+        assert "cuda.linear_dense_brain_rounded" not in {each.choice for each in exact.alternatives}
+        assert auto.predicted_s is not None
+        assert exact.predicted_s is not None
+        assert auto.predicted_s < exact.predicted_s
+
+
+def test_what_refused_a_kernel_is_said() -> None:
+    [rounded] = (each for each in KERNELS if each.name == "cuda.linear_dense_brain_rounded")
+    policy = Policy(chip_of(HOPPER), [rounded], "exact")
+    with pytest.raises(UnsupportedError) as caught:
+        policy.decide(LINEAR, {"M": 128})
+    assert "rounds inputs to the weight's own type, which exact arithmetic does not" in str(caught.value)
+
+
 def test_what_slabs_cannot_hold_is_left_to_torch() -> None:
     packed = random_packed(PACKED_FORMS["Q4_0"], 64, 512, torch.Generator().manual_seed(0))
     assert isinstance(packed, Packed)
@@ -220,7 +253,7 @@ def test_numbers_of_rows_up_to_a_step_share_machine_code(way: LinearWay) -> None
     """Else a server would compile whenever a prompt has a length that none had before."""
     weight: Dense | Slabbed = in_slabs_of("Q4_0", 3584, 3584)
     if way.name.startswith("dense"):
-        dtype = torch.bfloat16 if way.name == "dense_brain" else torch.float16
+        dtype = torch.bfloat16 if way.unit == "tensor_bf16" else torch.float16
         weight = Dense(torch.empty(3584, 3584, dtype=dtype, device="meta"))
     limits = chip_of(HOPPER).limits
     assert limits is not None

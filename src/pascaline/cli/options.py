@@ -64,7 +64,8 @@ ArithmeticOption = Annotated[
     Arithmetic,
     typer.Option(
         help="of linears: exact errs no more than half precision, fast may round inputs to 8 bits, "
-        "auto is exact on cards and fast on the CPU"
+        "auto is exact on cards (with inputs of bf16 weights in bf16 where that is faster) "
+        "and fast on the CPU"
     ),
 ]
 LoadFormatOption = Annotated[

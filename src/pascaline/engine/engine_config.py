@@ -28,7 +28,8 @@ class EngineConfig:
     max_sequences : most sequences in one step.
     pages : size of the KV page pool, instead of what memory allows.
     arithmetic : "exact" errs no more than storage in half precision does, "fast" may round inputs to 8
-        bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards.
+        bits, "fp32" keeps to fp32 throughout; "auto" is fast on the CPU and exact on cards, but for inputs
+        of dense bf16 weights, which it rounds to bf16 where that is faster.
     key_value_dtype : of the cache; "auto" is fp16 where the attention kernel reads it, and fp32 else. Cards
         also keep it in bf16, and in int8 with a scale for each token's head.
     load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.

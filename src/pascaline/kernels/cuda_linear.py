@@ -133,7 +133,7 @@ def _kernel(way: LinearWay) -> Kernel:
         ),
         prepare=in_slabs,
         layout="slabbed",
-        level="exact" if way.is_exact else "fast",
+        level=way.level,
         takes=takes,
         predicted_s=predicted_s,
         recipe=recipe,

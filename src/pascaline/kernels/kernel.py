@@ -16,6 +16,7 @@ from pascaline.kernels.cuda.op_runner import OpRunner
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
 from pascaline.kernels.cuda.tuned import TunedLinears
+from pascaline.kernels.levels import Level
 from pascaline.kernels.op import Tolerance
 from pascaline.weights import Weight
 from pascaline.workload.holdings import Layout
@@ -99,9 +100,6 @@ def takes_all(_sizes: Axes, _operands: tuple[object, ...]) -> str | None:
 
 
 Backend = Literal["torch", "native", "cuda"]
-
-Level = Literal["exact", "fast"]
-"""What an arithmetic errs by: about what fp32 or half storage does, or what 8-bit inputs do."""
 
 Prediction = Callable[[Chip, Axes, tuple[object, ...]], float]
 """Seconds that a launch takes on a chip."""

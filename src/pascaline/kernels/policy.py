@@ -8,18 +8,25 @@ from typing import Literal
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.core.units import format_seconds
-from pascaline.kernels.kernel import Backend, Chip, Kernel, Level
+from pascaline.kernels.kernel import Backend, Chip, Kernel
+from pascaline.kernels.levels import Level, is_within
 from pascaline.kernels.op import Op
 from pascaline.workload.op_costs import Axes
 
 Arithmetic = Literal["auto", "fp32", "exact", "fast"]
-"""What kernels may multiply in: the default, fp32 only, whatever errs no more than half storage does
+"""What kernels may multiply in: the default, fp32 only, whatever errs no more than fp16 storage does
 ("exact": 16-bit integers, tensor cores), or 8-bit inputs too ("fast")."""
 
 ARITHMETICS: tuple[Arithmetic, ...] = ("auto", "fp32", "exact", "fast")
 
-_AUTO: Mapping[Backend, Level] = {"torch": "exact", "native": "fast", "cuda": "exact"}
-"""The least exact level that "auto" takes of each backend: docs/decisions/0014 has the perplexities."""
+_AUTO: Mapping[Backend, Level] = {"torch": "exact", "native": "fast", "cuda": "rounded"}
+"""The least exact level that "auto" takes of each backend: docs/decisions/0014 and 0018 say what it costs."""
+
+_TOO_COARSE: Mapping[Level, str] = {
+    "rounded": "it rounds inputs to the weight's own type, which exact arithmetic does not",
+    "fast": "it rounds inputs to 8 bits, which is left to fast arithmetic",
+}
+"""Why a kernel of a level is not taken."""
 
 ALIKE = 1.02
 """Times that are nearer to each other than this are the same: then exactness decides."""
@@ -114,8 +121,8 @@ class Policy:
             # All or none: two pools of threads on the same cores hold each other up.
             asked = f"{self.arithmetic} arithmetic was asked for"
             return f"{asked}, and the native library's linear rounds to 8 bits"
-        if level == "exact" and kernel.level == "fast":
-            return "it rounds inputs to 8 bits, which is left to fast arithmetic"
+        if not is_within(kernel.level, level):
+            return _TOO_COARSE[kernel.level]
         if self.arithmetic == "fp32" and kernel.arithmetic != "fp32":
             return f"fp32 arithmetic was asked for, and it multiplies in {kernel.arithmetic}"
         return kernel.requires(self.chip)

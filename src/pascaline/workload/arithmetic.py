@@ -196,6 +196,8 @@ def _reason(work: LinearWork, chip: Chip, way: Way, bound_by: BoundBy, ways: Seq
         for each in named
     )
     text = f"{work.rows} rows are bound by arithmetic; this chip's limits in TFLOP/s (TOP/s): {shown}"
+    if way.arithmetic == "tensor_bf16":
+        text += ". Inputs are rounded to bf16, the weights' own type"
     half, single = rates.get("fp16"), rates.get("fp32")
     if half and single and half < single / 2:
         text += f". Half arithmetic runs at 1/{single / half:.0f} of the fp32 rate, and is avoided"

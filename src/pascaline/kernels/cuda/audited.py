@@ -16,6 +16,7 @@ from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_columns import plan_linear_dense_columns
 from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_rows import MATRIX_CAPABILITY, plan_linear_rows
@@ -25,6 +26,7 @@ from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, plan_linear_wg
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
 from pascaline.kernels.cuda.representatives import attention_of, chip_limits
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.cuda.step_plans import STEP_PLANS
 from pascaline.weights.slabbed import SlabbedForm
@@ -38,6 +40,7 @@ Q4_K = SlabbedForm(4, 256, torch.float16, has_offsets=True, integers=Integers.SC
 Q6_K = SlabbedForm(6, 256, torch.float16, integers=Integers.SCALES_8_8, zero=32)
 
 _OUTPUTS, _COLUMNS = 4608, 3584  # attention's inputs of a model of 7B
+_INNER = 18944
 _MULTIPROCESSORS = 28
 _WHOLE = ((6, 1), (9, 0))
 """Chips for which all forms are compiled; for the others some, which takes half the time."""
@@ -185,8 +188,17 @@ def _others(chip: ChipLimits) -> Iterator[Audited]:
     yield Audited("dequantise int4", plan, MachineCodeExpectation(most_registers=96, wide_loads=1))
     plan = plan_quantise_input(16, _COLUMNS, torch.float16, planes=2, scale_group=32)
     yield Audited("quantise_input, 16 rows", plan, MachineCodeExpectation(most_registers=64))
+    small = MachineCodeExpectation(most_registers=64, wide_loads=1)
+    yield Audited("round_rows, two numbers", plan_round_rows(128, _COLUMNS, torch.float32, 2), small)
+    call = LinearCall(128, _OUTPUTS, _COLUMNS, torch.float32, torch.float32, torch.bfloat16)
+    yield Audited("add_products of one number", plan_add_products(call, 1), small)
     plan = plan_linear_dense_decode(LinearCall(1, _OUTPUTS, _COLUMNS), torch.bfloat16, chip)
     yield Audited("linear_dense_decode bf16, 1 row", plan, MachineCodeExpectation("FFMA", wide_loads=1))
+    for columns, is_gated in ((_COLUMNS, True), (_INNER, False)):
+        call = LinearCall(1, _OUTPUTS, columns, torch.float32, torch.float32, is_gated=is_gated)
+        plan = plan_linear_dense_columns(call, torch.bfloat16, chip)
+        expected = MachineCodeExpectation("FFMA", wide_loads=2)
+        yield Audited(f"linear_dense_columns bf16, {columns} columns", plan, expected)
     for name, plan in STEP_PLANS.items():
         yield Audited(
             name, plan, MachineCodeExpectation(most_registers=64, wide_loads=WIDE_LOADS.get(name, 1))

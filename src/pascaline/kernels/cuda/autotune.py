@@ -19,6 +19,7 @@ from pascaline.kernels.cuda.linear_ways import LINEAR_WAYS
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
 from pascaline.kernels.cuda.tuned import Found, TunedLinears
 from pascaline.kernels.kernel import Workspace
+from pascaline.kernels.levels import is_within
 from pascaline.weights import Dense, Slabbed
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256, 512)
@@ -107,7 +108,7 @@ def tune_product(
 
 
 def worth_trying(product: Product, weight_bytes: int, roofline: Roofline) -> list[LinearWay]:
-    """Ways whose prediction is near to the shortest, or to the shortest of the exact ones."""
+    """Ways whose prediction is near to the shortest of those that are as exact as they are."""
     predicted = {
         way: way.predicted_s(product, weight_bytes, roofline)
         for way in LINEAR_WAYS
@@ -115,12 +116,11 @@ def worth_trying(product: Product, weight_bytes: int, roofline: Roofline) -> lis
         and way.needs(product.chip) is None
         and way.refusal(product) is None
     }
-    least_s = min(predicted.values())
-    least_exact_s = min(seconds for way, seconds in predicted.items() if way.is_exact)
     return [
         way
         for way, seconds in predicted.items()
-        if seconds <= WORTH_TRYING * (least_exact_s if way.is_exact else least_s)
+        if seconds
+        <= WORTH_TRYING * min(each for other, each in predicted.items() if is_within(other.level, way.level))
     ]
 
 

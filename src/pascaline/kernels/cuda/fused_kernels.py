@@ -11,7 +11,7 @@ import torch
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation
 from pascaline.kernels.cuda.gated_input import plan_gated_input
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm, input_parts
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, ScaledForm, input_parts
 from pascaline.kernels.cuda.op_kernel import OUTPUT, Operand, aligned, likeness_of
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
@@ -111,6 +111,12 @@ NORM_ROTATE_AND_STORE = _fused(
 """The same of queries and keys that are normalised first."""
 
 
+def _kind(form: Form) -> str:
+    if isinstance(form, BrainForm):
+        return f"{form.numbers}_bf16_numbers"
+    return "scaled" if isinstance(form, ScaledForm) else f"{form.planes}_planes_of_{form.scale_group}"
+
+
 @functools.cache
 def making_input(ops: tuple[str, ...], form: Form) -> Kernel | None:
     """A kernel of a norm, a sum and its norm, or a gate that writes its result as a linear takes it.
@@ -119,8 +125,7 @@ def making_input(ops: tuple[str, ...], form: Form) -> Kernel | None:
     order of the linear's inputs. None for other ops.
     """
     order = ("inputs",) if form.has_permutation else ()
-    kind = "scaled" if isinstance(form, ScaledForm) else f"{form.planes}_planes_of_{form.scale_group}"
-    suffix = f"_to_{kind}{'_in_order' if order else ''}"
+    suffix = f"_to_{_kind(form)}{'_in_order' if order else ''}"
 
     def norm(x: torch.Tensor, gain: Dense, *_: torch.Tensor, epsilon: float) -> Recipe:
         return Recipe((plan_rms_norm(x, gain.tensor.dtype, epsilon, form=form),))
@@ -156,14 +161,15 @@ def of_made_input(kernel: Kernel, rest: Recipe, form: Form, rows: int, columns: 
 
     def launch(
         made: torch.Tensor,
-        weight: Slabbed,
+        weight: Dense | Slabbed,
         bias: torch.Tensor | None,
         *,
         out: torch.Tensor,
         workspace: Workspace,
     ) -> None:
+        held = {"weight": weight.tensor} if isinstance(weight, Dense) else weight.buffers
         buffers: dict[str, torch.Tensor | None] = {
-            **weight.buffers,
+            **held,
             **input_parts(made, form, rows, columns),
             "bias": cast(torch.Tensor | None, aligned(bias)),
             OUTPUT: out,

@@ -21,7 +21,7 @@ from pascaline.kernels.cuda.fused_kernels import (
     making_input,
     of_made_input,
 )
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm, input_bytes, shapes_of
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, ScaledForm, input_bytes, shapes_of
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.recipe import Recipe, Step
@@ -218,14 +218,15 @@ def _made(
 ) -> tuple[RecordedLaunch, RecordedLaunch] | None:
     """Both launches, the linear without the first of its own; None if that does not make its input."""
     x, weight, bias = linear.inputs
-    if not isinstance(weight, Slabbed) or not _is_handed_on(before.out, x, uses):
+    if not isinstance(weight, Dense | Slabbed) or not _is_handed_on(before.out, x, uses):
         return None
     recipe = linear.kernel.recipe(chip, {}, linear.inputs, linear.parameters)
     form = _form_of(recipe.steps[0]) if len(recipe.steps) > 1 else None
     kernel = None if form is None else making_input(before.kernel.ops, form)
     if form is None or kernel is None:
         return None
-    inputs = (*before.inputs, weight.inputs) if form.has_permutation else before.inputs
+    order = (weight.inputs,) if form.has_permutation and isinstance(weight, Slabbed) else ()
+    inputs = (*before.inputs, *order)
     if kernel.takes({}, inputs) is not None:
         return None
     rows, columns = before.out.shape
@@ -250,4 +251,6 @@ def _form_of(step: Step) -> Form | None:
         return InputForm(defined["PLANES"], defined["SCALE_GROUP"], bool(defined["HAS_PERMUTATION"]))
     if step.specialisation.entry == "scale_rows":
         return ScaledForm(bool(defined["HAS_PERMUTATION"]))
+    if step.specialisation.entry == "round_rows":
+        return BrainForm(defined["BRAIN_NUMBERS"])
     return None

@@ -1,4 +1,4 @@
-"""Launches of quantise_gated.cu and scale_gated.cu: what a gate lets through, as a linear takes it."""
+"""Launches of quantise_gated.cu, scale_gated.cu, round_gated.cu: gates, with results as linears take them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.elementwise import Operation
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm, definitions_of, ordering_bytes, shapes_of
+from pascaline.kernels.cuda.input_memory import (
+    BrainForm,
+    Form,
+    ScaledForm,
+    definitions_of,
+    ordering_bytes,
+    shapes_of,
+)
 from pascaline.kernels.cuda.quantise_input import InputForm
-from pascaline.kernels.cuda.row_vectors import WARP, blocks_of, integers, row_shape, vector_width
+from pascaline.kernels.cuda.row_vectors import THREADS, WARP, blocks_of, integers, row_shape, vector_width
 from pascaline.kernels.cuda.specialisation import LaunchPlan, Specialisation
 from pascaline.workload.slab_form import SLAB
 
@@ -26,6 +33,8 @@ def plan_gated_input(operation: Operation, gate: torch.Tensor, up: torch.Tensor,
         raise ShapeError(f"{operation.name} of {tuple(gate.shape)}")
     if isinstance(form, ScaledForm):
         return _scaled(operation, gate, up, form)
+    if isinstance(form, BrainForm):
+        return _rounded(operation, gate, up, form)
     return _quantised(operation, gate, up, form)
 
 
@@ -64,5 +73,22 @@ def _scaled(operation: Operation, gate: torch.Tensor, up: torch.Tensor, form: Sc
         block=(WARP * shape.warps, 1, 1),
         arguments=(*_arguments(gate, form), *integers(columns, gate.stride(0), up.stride(0))),
         shared_bytes=ordering_bytes(columns) if form.has_permutation else 0,
+        begins_early=True,
+    )
+
+
+def _rounded(operation: Operation, gate: torch.Tensor, up: torch.Tensor, form: BrainForm) -> LaunchPlan:
+    rows, columns = gate.shape
+    width = vector_width(gate, up)
+    row_vectors = columns // width
+    definitions = (("OPERATION", int(operation)), ("WIDTH", width), *definitions_of(form))
+    return LaunchPlan(
+        Specialisation("round_gated.cu", "round_gated", definitions),
+        grid=blocks_of(rows * row_vectors),
+        block=(THREADS, 1, 1),
+        arguments=(
+            *("gate", "up", *shapes_of(form, rows, columns)),
+            *integers(rows * row_vectors, row_vectors, gate.stride(0), up.stride(0)),
+        ),
         begins_early=True,
     )

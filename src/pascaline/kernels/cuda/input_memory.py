@@ -28,20 +28,40 @@ class ScaledForm:
     has_permutation: bool = False
 
 
-Form = InputForm | ScaledForm
+@dataclass(frozen=True)
+class BrainForm:
+    """Rows as sums of bf16 numbers, as round_rows.cu makes them; never in another order.
+
+    Parameters
+    ----------
+    numbers : 1, or 2, of which the second ones lie after all first.
+    """
+
+    numbers: int
+
+    @property
+    def has_permutation(self) -> bool:
+        return False
+
+
+Form = InputForm | ScaledForm | BrainForm
 
 
 def shapes_of(form: Form, rows: int, columns: int) -> dict[str, Described]:
     """Of the parts, by the names that launches call them."""
     if isinstance(form, InputForm):
         return quantised_shapes(rows, columns, form.planes)
+    if isinstance(form, BrainForm):
+        return {"halves": ((form.numbers * rows, columns), torch.bfloat16)}
     return {"scaled": ((rows, columns), torch.float16), "factors": ((rows, 1), torch.float32)}
 
 
 def definitions_of(form: Form) -> tuple[tuple[str, int], ...]:
-    """Macros of slab_input.cuh or row_scale.cuh."""
+    """Macros of slab_input.cuh, row_scale.cuh or brain_numbers.cuh."""
     if isinstance(form, InputForm):
         return (("INPUT_TYPE", NUMBER_TYPES[torch.float32]), *form.definitions)
+    if isinstance(form, BrainForm):
+        return (("BRAIN_NUMBERS", form.numbers),)
     return (("HAS_PERMUTATION", int(form.has_permutation)),)
 
 

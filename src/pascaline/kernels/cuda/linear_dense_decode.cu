@@ -4,13 +4,12 @@
 // vectors of 16 bytes a lane of each at a time. Inputs come through the first cache.
 //
 // Definitions: those of epilogue.cuh; WEIGHT_TYPE, INPUT_TYPE; ROWS; OUTPUTS and STEPS; WARPS of a block.
+#include "dense_vector.cuh"
 #include "epilogue.cuh"
 #include "reduction.cuh"
 
-using WeightElement = Element<WEIGHT_TYPE>;
 using InputElement = Element<INPUT_TYPE>;
 
-constexpr int VECTOR = WEIGHT_TYPE == FP32 ? 4 : 8;  // columns of a lane's 16 bytes
 constexpr int UNITS = OUTPUTS / (1 + GATE);          // outputs, or pairs of gate and up
 constexpr int PADDED_ROWS = ROWS <= 2 ? ROWS : ROWS <= 4 ? 4 : 8;
 constexpr int SUMS = OUTPUTS * PADDED_ROWS;
@@ -43,12 +42,6 @@ PASCALINE_INLINE void widen_vector(const typename Element<type>::Stored* address
             values[i] = Element<type == FP32 ? FP16 : type>::widen(uint16_t(bits[i >> 1] >> (16 * (i & 1))));
         }
     }
-}
-
-PASCALINE_INLINE float weight_of(const uint4& four, int i) {
-    const uint32_t words[4] = {four.x, four.y, four.z, four.w};
-    if constexpr (WEIGHT_TYPE == FP32) return bits_to_float(words[i & 3]);
-    return Element<WEIGHT_TYPE == FP32 ? FP16 : WEIGHT_TYPE>::widen(uint16_t(words[i >> 1] >> (16 * (i & 1))));
 }
 
 struct WeightRows {

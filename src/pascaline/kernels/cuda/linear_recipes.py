@@ -16,6 +16,11 @@ import torch
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import DecodeGeometry, candidates_linear_decode, plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_columns import (
+    DenseColumnsGeometry,
+    candidates_linear_dense_columns,
+    plan_linear_dense_columns,
+)
 from pascaline.kernels.cuda.linear_dense_decode import (
     DenseDecodeGeometry,
     candidates_linear_dense_decode,
@@ -30,6 +35,7 @@ from pascaline.kernels.cuda.linear_wgmma import WgmmaGeometry, candidates_linear
 from pascaline.kernels.cuda.order_input import ordered_shape, plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input, quantised_shapes
 from pascaline.kernels.cuda.recipe import Buffers, Described, Recipe, Step
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import LaunchPlan
@@ -265,13 +271,24 @@ def dense_decode_candidates(product: Product) -> list[LaunchPlan]:
     return candidates_linear_dense_decode(product.call, product.dtype, product.chip)
 
 
+def dense_columns(product: Product, geometry: object) -> Recipe:
+    """One launch, in fp32, of one row whose inputs stay in registers."""
+    plan = plan_linear_dense_columns(
+        product.call, product.dtype, product.chip, cast(DenseColumnsGeometry | None, geometry)
+    )
+    return Recipe((plan,))
+
+
+def dense_columns_candidates(product: Product) -> list[LaunchPlan]:
+    return candidates_linear_dense_columns(product.call, product.dtype, product.chip)
+
+
 def dense_half(product: Product, geometry: object) -> Recipe:
     """A library's product by tensor cores, of rows that are scaled into fp16's range."""
     call = product.call
-    return Recipe(
-        (plan_scale_rows(call.rows, call.columns, call.input_dtype), _multiply_half, plan_scale_back(call)),
-        _scaled_shapes(product),
-    )
+    before = plan_scale_rows(call.rows, call.columns, call.input_dtype)
+    multiply = functools.partial(_multiply_whole, x="scaled", y="y")
+    return Recipe((before, multiply, plan_scale_back(call)), _scaled_shapes(product))
 
 
 def dense_brain(product: Product, geometry: object) -> Recipe:
@@ -281,13 +298,21 @@ def dense_brain(product: Product, geometry: object) -> Recipe:
         "halves": ((2 * call.rows, call.columns), torch.bfloat16),
         "products": ((2 * call.rows, call.outputs), _WIDE),
     }
-    return Recipe((_multiply_brain,), shapes)
+    multiply = functools.partial(_multiply_whole, x="halves", y="products")
+    return Recipe((_rounding(call, 2), multiply, plan_add_products(call, 2)), shapes)
 
 
 def dense_brain_rounded(product: Product, geometry: object) -> Recipe:
     """x rounded to bf16, as engines that keep activations so have it: half of the work."""
     call = product.call
-    return Recipe((_multiply_rounded,), {"halves": ((call.rows, call.columns), torch.bfloat16)})
+    steps: tuple[Step, ...] = (_rounding(call, 1), functools.partial(_multiply_whole, x="halves", y="y"))
+    if call.bias_dtype is not None:
+        steps = (*steps, plan_add_products(call, 1))
+    return Recipe(steps, {"halves": ((call.rows, call.columns), torch.bfloat16)})
+
+
+def _rounding(call: LinearCall, numbers: int) -> LaunchPlan:
+    return plan_round_rows(call.rows, call.columns, call.input_dtype, numbers)
 
 
 def _planned(
@@ -358,25 +383,8 @@ def _multiply_piece(buffers: Buffers, x: str, start: int, stop: int) -> None:
     _multiply(_given(buffers, x), dense[: stop - start], y[:, start:stop])
 
 
-def _multiply_half(buffers: Buffers) -> None:
-    _multiply(_given(buffers, "scaled"), _given(buffers, "weight"), _given(buffers, "y"))
-
-
-def _multiply_brain(buffers: Buffers) -> None:
-    x, y, halves = _given(buffers, "x"), _given(buffers, "y"), _given(buffers, "halves")
-    products, rows = _given(buffers, "products"), len(x)
-    halves[:rows].copy_(x)
-    halves[rows:].copy_(x - halves[:rows])
-    _multiply(halves, _given(buffers, "weight"), products)
-    torch.add(products[:rows], products[rows:], out=y)
-    _add_bias(buffers)
-
-
-def _multiply_rounded(buffers: Buffers) -> None:
-    halves = _given(buffers, "halves")
-    halves.copy_(_given(buffers, "x"))
-    _multiply(halves, _given(buffers, "weight"), _given(buffers, "y"))
-    _add_bias(buffers)
+def _multiply_whole(buffers: Buffers, x: str, y: str) -> None:
+    _multiply(_given(buffers, x), _given(buffers, "weight"), _given(buffers, y))
 
 
 def _add_bias(buffers: Buffers) -> None:

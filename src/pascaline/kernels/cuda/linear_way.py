@@ -15,6 +15,7 @@ from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_product import Product
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
+from pascaline.kernels.levels import Level
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LinearWay:
     file : of its kernel.
     geometry : what it has a choice of; None if it has none.
     unit : of the chip, that multiplies.
-    is_exact : it errs by no more than half storage does; else as 8-bit inputs do.
+    level : what it errs by.
     products : multiply-adds of `unit` for each of the linear's.
     rows_at_a_time : rows are padded to a multiple of it.
     unpacking : operations, at the unit's rate, that a weight takes whatever the rows.
@@ -59,7 +60,7 @@ class LinearWay:
     file: str
     geometry: type | None
     unit: Unit
-    is_exact: bool
+    level: Level
     refusal: Callable[[Product], str | None]
     recipe: Callable[[Product, object], Recipe]
     shares: tuple[tuple[tuple[int, int], Shares], ...]

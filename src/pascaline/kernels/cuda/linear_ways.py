@@ -10,6 +10,7 @@ import torch
 from pascaline.kernels.cuda import linear_recipes as recipes
 from pascaline.kernels.cuda.linear_bounds import Arithmetic
 from pascaline.kernels.cuda.linear_decode import DecodeGeometry
+from pascaline.kernels.cuda.linear_dense_columns import DenseColumnsGeometry, refusal_of_columns
 from pascaline.kernels.cuda.linear_dense_decode import DenseDecodeGeometry
 from pascaline.kernels.cuda.linear_mma import LEAST_ROUNDED_ROWS, MmaGeometry
 from pascaline.kernels.cuda.linear_product import Product
@@ -21,6 +22,7 @@ from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY, WgmmaGeometry
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits
+from pascaline.kernels.levels import Level
 from pascaline.weights.slabbed import SlabbedForm
 from pascaline.workload.limits import ORDERED_ROWS
 from pascaline.workload.slab_form import SLAB, Integers
@@ -46,7 +48,7 @@ def _refusal(product: Product, *, least_rows: int, most_rows: int | None, is_pac
     return None
 
 
-def _decode(planes: int, *, is_exact: bool, operations: float) -> LinearWay:
+def _decode(planes: int, *, level: Level, operations: float) -> LinearWay:
     def inputs(product: Product) -> InputForm:
         return InputForm(planes, 32, product.is_permuted)
 
@@ -56,7 +58,7 @@ def _decode(planes: int, *, is_exact: bool, operations: float) -> LinearWay:
         file="linear_decode.cu",
         geometry=DecodeGeometry,
         unit="int8" if planes else "fp32",
-        is_exact=is_exact,
+        level=level,
         refusal=functools.partial(_refusal, least_rows=1, most_rows=_DECODE_ROWS, is_packed=True),
         recipe=lambda product, geometry: recipes.decode(product, inputs(product), geometry),
         candidates=lambda product: recipes.decode_candidates(product, inputs(product)),
@@ -68,7 +70,7 @@ def _decode(planes: int, *, is_exact: bool, operations: float) -> LinearWay:
     )
 
 
-def _tile(planes: int, *, is_exact: bool) -> LinearWay:
+def _tile(planes: int, *, level: Level) -> LinearWay:
     scale_group = TILE_SCALE_GROUPS[planes]
 
     def inputs(product: Product) -> InputForm:
@@ -79,7 +81,7 @@ def _tile(planes: int, *, is_exact: bool) -> LinearWay:
         file="linear_tile.cu",
         geometry=TileGeometry,
         unit="int8",
-        is_exact=is_exact,
+        level=level,
         refusal=functools.partial(_refusal, least_rows=5, most_rows=None, is_packed=True),
         recipe=lambda product, geometry: recipes.tile(product, inputs(product), geometry),
         candidates=lambda product: recipes.tile_candidates(product, inputs(product)),
@@ -92,7 +94,7 @@ def _tile(planes: int, *, is_exact: bool) -> LinearWay:
     )
 
 
-def _rows(planes: int, *, is_exact: bool) -> LinearWay:
+def _rows(planes: int, *, level: Level) -> LinearWay:
     def inputs(product: Product) -> InputForm:
         return InputForm(planes, 32, product.is_permuted, is_quantised=planes > 0)
 
@@ -102,7 +104,7 @@ def _rows(planes: int, *, is_exact: bool) -> LinearWay:
         file="linear_rows.cu",
         geometry=RowsGeometry,
         unit="int8" if planes else "fp32",
-        is_exact=is_exact,
+        level=level,
         refusal=functools.partial(_refusal, least_rows=2, most_rows=MOST_ROWS, is_packed=True),
         recipe=lambda product, geometry: recipes.rows(product, inputs(product), geometry),
         candidates=lambda product: recipes.rows_candidates(product, inputs(product)),
@@ -115,7 +117,7 @@ def _rows(planes: int, *, is_exact: bool) -> LinearWay:
     )
 
 
-def _rows_by_tensor_cores(planes: int, *, is_exact: bool) -> LinearWay:
+def _rows_by_tensor_cores(planes: int, *, level: Level) -> LinearWay:
     scale_group = MATRIX_SCALE_GROUPS[planes]
 
     def inputs(product: Product) -> InputForm:
@@ -126,7 +128,7 @@ def _rows_by_tensor_cores(planes: int, *, is_exact: bool) -> LinearWay:
         file="linear_rows.cu",
         geometry=RowsGeometry,
         unit="tensor_int8",
-        is_exact=is_exact,
+        level=level,
         refusal=functools.partial(_refusal, least_rows=2, most_rows=MOST_ROWS, is_packed=True),
         recipe=lambda product, geometry: recipes.matrix_rows(product, inputs(product), geometry),
         candidates=lambda product: recipes.matrix_rows_candidates(product, inputs(product)),
@@ -219,23 +221,29 @@ def _dense_refusal(product: Product, dtype: torch.dtype) -> str | None:
     return refusal
 
 
+def _columns_refusal(product: Product) -> str | None:
+    refusal = _refusal(product, least_rows=1, most_rows=1, is_packed=False)
+    return refusal or refusal_of_columns(product.call, product.dtype)
+
+
 def _by_library(
     name: str,
     recipe: Callable[[Product, object], Recipe],
     dtype: torch.dtype,
     arithmetic: Arithmetic,
     *,
+    file: str,
     launches: int,
     products: int = 1,
-    is_exact: bool = True,
+    level: Level = "exact",
 ) -> LinearWay:
     """A library's product by tensor cores, of a dense weight of `dtype` and inputs that are made for it."""
     return LinearWay(
         name=name,
-        file="scale_rows.cu",
+        file=file,
         geometry=None,
         unit="tensor_fp16" if dtype == torch.float16 else "tensor_bf16",
-        is_exact=is_exact,
+        level=level,
         refusal=functools.partial(_dense_refusal, dtype=dtype),
         recipe=recipe,
         launches=launches,
@@ -248,13 +256,13 @@ def _by_library(
 
 
 LINEAR_WAYS: tuple[LinearWay, ...] = (
-    _decode(0, is_exact=True, operations=0.3),
+    _decode(0, level="exact", operations=0.3),
     LinearWay(
         name="simt",
         file="linear_simt.cu",
         geometry=SimtGeometry,
         unit="fp32",
-        is_exact=True,
+        level="exact",
         refusal=_too_few_rows,
         recipe=recipes.simt,
         candidates=recipes.simt_candidates,
@@ -263,19 +271,19 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         rows_at_a_time=32,
         arithmetic=lambda _: Arithmetic(),
     ),
-    _rows(0, is_exact=True),
-    _decode(2, is_exact=True, operations=0.5),
-    _decode(1, is_exact=False, operations=0.5),
-    _rows(2, is_exact=True),
-    _rows(1, is_exact=False),
-    _rows_by_tensor_cores(2, is_exact=True),
-    _rows_by_tensor_cores(1, is_exact=False),
+    _rows(0, level="exact"),
+    _decode(2, level="exact", operations=0.5),
+    _decode(1, level="fast", operations=0.5),
+    _rows(2, level="exact"),
+    _rows(1, level="fast"),
+    _rows_by_tensor_cores(2, level="exact"),
+    _rows_by_tensor_cores(1, level="fast"),
     LinearWay(
         name="mma",
         file="linear_mma.cu",
         geometry=MmaGeometry,
         unit="tensor_fp16",
-        is_exact=True,
+        level="exact",
         refusal=functools.partial(_refusal, least_rows=2, most_rows=None, is_packed=True),
         recipe=recipes.mma,
         candidates=recipes.mma_candidates,
@@ -290,7 +298,7 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         file="linear_wgmma.cu",
         geometry=WgmmaGeometry,
         unit="tensor_fp16",
-        is_exact=True,
+        level="exact",
         refusal=_wgmma_refusal,
         recipe=recipes.wgmma,
         candidates=recipes.wgmma_candidates,
@@ -301,14 +309,14 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         arithmetic=_mma_arithmetic,
         needs=_needs_warpgroups,
     ),
-    _tile(2, is_exact=True),
-    _tile(1, is_exact=False),
+    _tile(2, level="exact"),
+    _tile(1, level="fast"),
     LinearWay(
         name="dequantised",
         file="dequantise.cu",
         geometry=None,
         unit="tensor_fp16",
-        is_exact=True,
+        level="exact",
         refusal=functools.partial(_refusal, least_rows=17, most_rows=None, is_packed=True),
         recipe=recipes.dequantised,
         shares=_everywhere(0.67, 0.83),
@@ -329,10 +337,24 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         file="linear_dense_decode.cu",
         geometry=DenseDecodeGeometry,
         unit="fp32",
-        is_exact=True,
+        level="exact",
         refusal=functools.partial(_refusal, least_rows=1, most_rows=_DENSE_DECODE_ROWS, is_packed=False),
         recipe=recipes.dense_decode,
         candidates=recipes.dense_decode_candidates,
+        shares=_everywhere(0.35, 0.80),
+        gates=True,
+        arithmetic=lambda _: Arithmetic(),
+    ),
+    # Not measured: as fast as the one before by prediction, which stays until tuning finds otherwise.
+    LinearWay(
+        name="dense_columns",
+        file="linear_dense_columns.cu",
+        geometry=DenseColumnsGeometry,
+        unit="fp32",
+        level="exact",
+        refusal=_columns_refusal,
+        recipe=recipes.dense_columns,
+        candidates=recipes.dense_columns_candidates,
         shares=_everywhere(0.35, 0.80),
         gates=True,
         arithmetic=lambda _: Arithmetic(),
@@ -342,6 +364,7 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         recipes.dense_half,
         torch.float16,
         Arithmetic(input_rounding=_HALF, input_floor=_HALF_FLOOR, sum_roundings=4.0),
+        file="scale_rows.cu",
         launches=3,
     ),
     _by_library(
@@ -349,7 +372,8 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         recipes.dense_brain,
         torch.bfloat16,
         Arithmetic(input_rounding=2.0**-16, sum_roundings=4.0),
-        launches=6,
+        file="round_rows.cu",
+        launches=3,
         products=2,
     ),
     _by_library(
@@ -357,8 +381,9 @@ LINEAR_WAYS: tuple[LinearWay, ...] = (
         recipes.dense_brain_rounded,
         torch.bfloat16,
         Arithmetic(input_rounding=2.0**-8, sum_roundings=4.0),
-        launches=3,
-        is_exact=False,
+        file="round_rows.cu",
+        launches=2,
+        level="rounded",
     ),
 )
 """The most exact of those that take as long first."""

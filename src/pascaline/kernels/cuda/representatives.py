@@ -21,6 +21,7 @@ from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_pr
 from pascaline.kernels.cuda.dequantise import plan_dequantise
 from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_dense_columns import plan_linear_dense_columns
 from pascaline.kernels.cuda.linear_dense_decode import plan_linear_dense_decode
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_rows import plan_linear_rows
@@ -29,6 +30,7 @@ from pascaline.kernels.cuda.linear_tile import TILE_SCALE_GROUPS, plan_linear_ti
 from pascaline.kernels.cuda.linear_wgmma import plan_linear_wgmma
 from pascaline.kernels.cuda.order_input import plan_order_input
 from pascaline.kernels.cuda.quantise_input import InputForm, plan_quantise_input
+from pascaline.kernels.cuda.round_rows import plan_add_products, plan_round_rows
 from pascaline.kernels.cuda.scale_back import plan_scale_back
 from pascaline.kernels.cuda.scale_rows import plan_scale_rows
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
@@ -180,6 +182,14 @@ def _dense_decode(dtype: torch.dtype, call: LinearCall) -> Representative:
     )
 
 
+def _dense_columns(dtype: torch.dtype, call: LinearCall) -> Representative:
+    return Representative(
+        f"linear_dense_columns of {dtype}",
+        "fp32",
+        lambda chip: plan_linear_dense_columns(call, dtype, chip),
+    )
+
+
 def _dequantise(form: str, dtype: torch.dtype) -> Representative:
     return Representative(
         f"dequantise of {form} to {dtype}",
@@ -289,6 +299,8 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _dense_simt(_BRAIN, call_of(64, has_residual=True)),
     _dense_decode(_HALF, call_of(1, bias=_HALF)),
     _dense_decode(_BRAIN, call_of(4, _HALF, is_gated=True)),
+    _dense_columns(_BRAIN, call_of(1, bias=_BRAIN)),
+    _dense_columns(_HALF, call_of(1, is_gated=True)),
     _dequantise("GPTQ 4 bits", _HALF),
     _dequantise("GPTQ 2 bits", _BRAIN),
     _quantise_input(_WIDE, 2, 128, has_permutation=True),
@@ -307,6 +319,22 @@ REPRESENTATIVES: tuple[Representative, ...] = (
         "scale_back with a bias",
         "tensor_fp16",
         lambda _: plan_scale_back(call_of(32, bias=_HALF)),
+    ),
+    Representative(
+        "round_rows of torch.float32", "tensor_bf16", lambda _: plan_round_rows(128, _COLUMNS, _WIDE, 1)
+    ),
+    Representative(
+        "round_rows of torch.float16, two numbers",
+        "tensor_bf16",
+        lambda _: plan_round_rows(33, _COLUMNS, _HALF, 2),
+    ),
+    Representative(
+        "add_products with a bias",
+        "tensor_bf16",
+        lambda _: plan_add_products(call_of(128, bias=_BRAIN), 1),
+    ),
+    Representative(
+        "add_products of two numbers", "tensor_bf16", lambda _: plan_add_products(call_of(128), 2)
     ),
     _attention_decode(attention_of(64, 64, _HALF)),
     _attention_decode(attention_of(1, 1, torch.int8)),

@@ -1,19 +1,22 @@
 // y = x / sqrt(mean(x^2) + epsilon) * gain over rows of `columns` numbers: of tokens, or of each head of tokens.
 //
 // HAS_RESIDUAL: of x + residual, which becomes the residual. The result is written in one piece: as fp32 rows, or
-// as a linear takes it: as its QuantisedInput (IS_QUANTISED), or scaled in fp16 (IS_SCALED), with a factor a row.
+// as a linear takes it: as its QuantisedInput (IS_QUANTISED), scaled in fp16 (IS_SCALED), with a factor a row, or as
+// sums of bf16 numbers (IS_ROUNDED).
 //
 // A row is taken by a block, or, where it is short, by a warp, several rows a block. A warp's vectors are a slab each
 // time: its lanes have what quantise_input.cu would give them.
 //
-// Definitions: those of row_norm.cuh; ROWS, that a block takes; GAIN_TYPE; HAS_RESIDUAL, IS_QUANTISED, IS_SCALED; those
-// of slab_input.cuh for what is quantised, of row_scale.cuh for what is scaled. With HAS_PERMUTATION ROWS is 1, and the
-// block has a row's shared memory.
+// Definitions: those of row_norm.cuh; ROWS, that a block takes; GAIN_TYPE; HAS_RESIDUAL, IS_QUANTISED, IS_SCALED,
+// IS_ROUNDED; those of slab_input.cuh for what is quantised, of row_scale.cuh for what is scaled, of brain_numbers.cuh
+// for what is rounded. With HAS_PERMUTATION ROWS is 1, and the block has a row's shared memory.
 #include "row_norm.cuh"
 #if IS_QUANTISED
 #include "slab_output.cuh"
 #elif IS_SCALED
 #include "row_scale.cuh"
+#elif IS_ROUNDED
+#include "brain_numbers.cuh"
 #endif
 
 using Gain = Element<GAIN_TYPE>;
@@ -70,6 +73,13 @@ rms_norm(const float* __restrict__ x, float* __restrict__ residual, const void* 
     }
 #elif IS_SCALED
     store_scaled(row, inputs, static_cast<uint16_t*>(y) + size_t(index) * columns, scales + index, columns);
+#elif IS_ROUNDED
+    uint16_t* const halves = static_cast<uint16_t*>(y) + size_t(index) * columns;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+        const int column = Row::column(i);
+        if (column < columns) store_brain_numbers(row.vectors[i], halves + column, size_t(rows) * columns);
+    }
 #else
     row.store(static_cast<float*>(y) + size_t(index) * columns, columns);
 #endif

@@ -6,6 +6,7 @@ import torch
 
 from pascaline.core.errors import ShapeError
 from pascaline.kernels.cuda.input_memory import (
+    BrainForm,
     Form,
     ScaledForm,
     definitions_of,
@@ -57,6 +58,7 @@ def plan_rms_norm(
         ("HAS_RESIDUAL", int(residual is not None)),
         ("IS_QUANTISED", int(isinstance(form, InputForm))),
         ("IS_SCALED", int(isinstance(form, ScaledForm))),
+        ("IS_ROUNDED", int(isinstance(form, BrainForm))),
         *(() if form is None else definitions_of(form)),
     )
     outputs = ("y",) if form is None else (*shapes_of(form, tokens, columns),)

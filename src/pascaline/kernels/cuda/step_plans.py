@@ -7,7 +7,7 @@ import torch
 from pascaline.kernels.cuda.elementwise import Operation, plan_elementwise
 from pascaline.kernels.cuda.gated_input import plan_gated_input
 from pascaline.kernels.cuda.gather_rows import plan_gather_packed, plan_gather_rows
-from pascaline.kernels.cuda.input_memory import ScaledForm
+from pascaline.kernels.cuda.input_memory import BrainForm, ScaledForm
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.rms_norm import plan_rms_norm
 from pascaline.kernels.cuda.rotary import plan_rotary
@@ -49,6 +49,9 @@ STEP_PLANS: dict[str, LaunchPlan] = {
     "quantise_gated, two planes": plan_gated_input(Operation.SILU_AND_MUL, _GATED, _GATED, InputForm(2, 32)),
     "rms_norm of a sum, scaled": plan_rms_norm(_X, torch.float16, 1e-6, residual=_X, form=ScaledForm()),
     "scale_gated": plan_gated_input(Operation.SILU_AND_MUL, _GATED, _GATED, ScaledForm()),
+    "rms_norm of a sum, in bf16": plan_rms_norm(_X, torch.bfloat16, 1e-6, residual=_X, form=BrainForm(1)),
+    "rms_norm, in two bf16 numbers": plan_rms_norm(_X, torch.bfloat16, 1e-6, form=BrainForm(2)),
+    "round_gated": plan_gated_input(Operation.SILU_AND_MUL, _GATED, _GATED, BrainForm(1)),
     "rotate_and_store in fp16": plan_rotate_and_store(_QUERY, _KEY, _KEY, _ANGLES, _cache(torch.float16)),
     "rotate_and_store in int8, with norms": plan_rotate_and_store(
         _QUERY, _KEY, _KEY, _ANGLES, _cache(torch.int8), HeadNorm(torch.bfloat16, 1e-6)
