@@ -32,6 +32,9 @@ pytestmark = NEEDS_LIBRARY
 RATES: dict[str, float] = {"fp32": 1e13, "int8": 4e13, "tensor_fp16": 1e14}
 PAGES = [2, 0]
 CPU = torch.device("cpu")
+LINEARS_IN_FP32 = "cuda.linear_simt", "cuda.linear_dense_decode"
+IN_FP32 = tuple(each for each in KERNELS if each.ops != ("linear",) or each.name in LINEARS_IN_FP32)
+"""Kernels of which linears alone are bound to fp32."""
 
 
 def chip_of(capability: tuple[int, int]) -> Chip:
@@ -62,8 +65,7 @@ class Steps:
         runner = SteppedModel(path, pages=16, arithmetic="auto").started.runner
         assert isinstance(runner, RecordedRunner)
         self._model: Decoder = runner.model
-        ways = [each for each in KERNELS if each.ops != ("linear",) or each.name == "cuda.linear_simt"]
-        self._launcher = Launcher(Policy(chip, ways if arithmetic == "exact" else KERNELS, arithmetic))
+        self._launcher = Launcher(Policy(chip, KERNELS if arithmetic == "fp32" else IN_FP32, arithmetic))
         self._model.rotary._launch = self._launcher
         for module in self._model.modules():
             if isinstance(module, Layer):
