@@ -8,7 +8,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from pascaline.engine.card_runner import buckets_for, padded_tokens, representative_sizes
+from pascaline.engine.card_runner import (
+    buckets_for,
+    graph_for,
+    graph_sizes,
+    most_tokens,
+    padded_tokens,
+    representative_sizes,
+)
 from pascaline.engine.step_inputs import Sizes, StepInputs
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
@@ -37,6 +44,49 @@ def test_tokens_are_padded_to_few_numbers() -> None:
         2048,
     ]
     assert padded_tokens(500, 500) == 500
+
+
+def test_graphs_of_drafts() -> None:
+    most = Sizes(512, 64, 64)
+    plain, drafts = graph_sizes(most, drafts=False), graph_sizes(most, drafts=True)
+    assert plain == [Sizes(each, each, each) for each in buckets_for(64)]
+    assert {(each.sequences, each.tokens) for each in set(drafts) - set(plain)} == {
+        (sequences, sequences * rows) for sequences in (1, 2, 3, 4) for rows in (2, 4, 8)
+    }
+    # No more rows than are sampled from, nor graphs for more sequences than there are.
+    few = set(graph_sizes(Sizes(512, 2, 8), drafts=True)) - set(graph_sizes(Sizes(512, 2, 8), drafts=False))
+    assert {(each.sequences, each.tokens) for each in few} == {(1, 2), (1, 4), (1, 8), (2, 4), (2, 8)}
+    assert graph_sizes(Sizes(1, 1, 1), drafts=True) == [Sizes(1, 1, 1)]
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_the_graph_of_a_step(drafts: bool) -> None:
+    graphs = graph_sizes(Sizes(512, 24, 24), drafts=drafts)
+    for count in range(1, 25):
+        bucket = next(each for each in buckets_for(24) if each >= count)
+        assert graph_for(graphs, Sizes(count, count, count), 1) == Sizes(bucket, bucket, bucket)
+    assert graph_for(graphs, Sizes(25, 25, 25), 1) is None
+
+    def found(*rows: int) -> tuple[int, int] | None:
+        graph = graph_for(graphs, Sizes(sum(rows), len(rows), sum(rows)), max(rows))
+        return None if graph is None else (graph.sequences, graph.tokens)
+
+    of_drafts = {
+        (2,): (1, 2),
+        (3,): (1, 4),
+        (8,): (1, 8),
+        (1, 2): (2, 4),
+        (8, 1): (3, 12),
+        (1, 1, 8, 1): (4, 16),
+    }
+    for rows, graph in of_drafts.items():
+        assert found(*rows) == (graph if drafts else None)
+    for rows in ((9,), (1, 9), (1, 1, 1, 1, 2), (8, 8, 8, 8)):
+        assert found(*rows) is None
+
+
+def test_most_tokens_of_a_sequence() -> None:
+    assert most_tokens(_batch(7, [[0], [0], [0]], 3)) == 3
 
 
 def _batch(tokens: int, table: list[list[int]], logit_rows: int) -> StepBatch:

@@ -99,11 +99,14 @@ def test_the_same_outputs(
     demo_path: Path, requests: list[Submit], expected: Outputs, pages: int, is_late: bool
 ) -> None:
     core = _core(demo_path, "auto", pages, is_late=is_late)
+    card = core._runner
     assert _run(core, requests, random.Random(pages), 0.0) == expected
     status = core.status()
     assert status.accepted_tokens > 30
     assert status.drafted_tokens > status.accepted_tokens
     assert (status.preemptions > 0) == (pages == 18)
+    if isinstance(card, LateCard):
+        assert card.taken_beside_drafts > 0
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -165,6 +168,26 @@ def test_text_that_repeats_takes_fewer_steps(demo_path: Path) -> None:
         _run(core, [Submit(1, prompt, params)], random.Random(0), 0.0)
         steps[speculation] = core.status().steps
     assert steps["auto"] < steps["off"] / 2
+
+
+def test_a_card_does_not_wait_where_nothing_is_drafted(demo_path: Path) -> None:
+    shuffle = random.Random(7)
+    requests = [
+        Submit(
+            number,
+            [shuffle.randrange(100, 40000) for _ in range(30)],
+            SamplingParams(temperature=3.0, seed=number, max_tokens=30, ignore_eos=True),
+        )
+        for number in range(3)
+    ]
+    taken = []
+    for speculation in ("off", "auto"):
+        core = _core(demo_path, speculation, 60, is_late=True)  # type: ignore[arg-type]
+        _run(core, requests, random.Random(0), 0.0)
+        assert core.status().drafted_tokens == 0
+        assert isinstance(core._runner, LateCard)
+        taken.append(core._runner.taken)
+    assert taken[0] == taken[1] > 60
 
 
 def test_limits_and_stop_strings_within_a_draft(demo_path: Path) -> None:

@@ -28,12 +28,14 @@ class LateCard:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._chosen: list[int] = []
-        self.taken = 0
+        self.taken = self.taken_beside_drafts = 0
         self.unread = 0
 
     def run(self, batch: StepBatch) -> torch.Tensor:
         ids = [self._chosen[-1 - token] if token < 0 else token for token in batch.token_ids.tolist()]
-        self.taken += int((batch.token_ids < 0).sum())
+        taken = int((batch.token_ids < 0).sum())
+        self.taken += taken
+        self.taken_beside_drafts += taken * (len(batch.logit_rows) > len(batch.context_lengths))
         return self._runner.run(replace(batch, token_ids=torch.tensor(ids))).clone()
 
     def launch(
@@ -121,6 +123,59 @@ def test_the_same_tokens(demo_path: Path, pages: int) -> None:
     assert card.unread == 0
     pool = core.scheduler.pool
     assert pool.free + core.scheduler.prefixes.pages == pool.total
+
+
+class ShortCard(LateCard):
+    """Of whose steps some do not fit into memory, after they have overwritten what the step before chose."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner)
+        self._failures = random.Random(3)
+        self._has_failed = False
+        self.failed_ahead = 0
+
+    def launch(
+        self, logits: torch.Tensor, sequences: list[Sequence], ahead: list[int] | None = None
+    ) -> Samples:
+        # Never twice: steps would become smaller, and requests end.
+        self._has_failed = not self._has_failed and self._failures.random() < 0.3
+        if self._has_failed:
+            self.failed_ahead += self.unread
+            self._chosen = [5] * len(sequences)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().launch(logits, sequences, ahead)
+
+
+@pytest.mark.parametrize("speculation", ["off", "auto"])
+def test_the_same_tokens_where_memory_runs_short(demo_path: Path, speculation: Speculation) -> None:
+    requests = _requests(14)
+    expected = _run(_core(demo_path, is_late=False, pages=200)[0], requests, random.Random(0))
+    core, _ = _core(demo_path, is_late=False, pages=60, speculation=speculation)
+    card = ShortCard(core._runner)
+    core._runner = core._sampler = card
+    assert _run(core, requests, random.Random(1)) == expected
+    assert card.failed_ahead > 5
+    pool = core.scheduler.pool
+    assert pool.free + core.scheduler.prefixes.pages == pool.total
+
+
+def test_what_was_not_read_is_not_remembered(demo_path: Path) -> None:
+    core, _ = _core(demo_path, is_late=True, pages=60)
+    greedy = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
+    core.submit(Submit(1, [1000] * 40, greedy))
+    core.step()
+    core.abort(Abort(1))
+    assert core.scheduler.prefixes.pages == 0
+    core.submit(Submit(2, [1000] * 31, greedy))
+    core.step()
+    core.step()
+    [sequence] = core.scheduler.running
+    assert (sequence.computed, sequence.settled) == (32, 31)
+    core.abort(Abort(2))
+    assert core.scheduler.prefixes.pages == 1
+    while core.has_work:
+        core.step()
+    assert core.scheduler.pool.free == 59
 
 
 def test_aborts_while_a_step_is_under_way(demo_path: Path) -> None:

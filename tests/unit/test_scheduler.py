@@ -327,3 +327,93 @@ def test_an_older_prompt_does_not_hold_up_what_decodes() -> None:
     # The second continuation is older than the short request and has 15 tokens left to compute.
     for _ in range(3):
         assert [chunk.sequence.request_id for chunk in simulation.step()].count(short) == 1
+
+
+def _running(scheduler: Scheduler, *lengths: int) -> list[Sequence]:
+    """Sequences whose prompts have been computed and whose first token is pending, as on a card."""
+    sequences = [
+        Sequence(number, 0, number, SamplingParams(max_tokens=50), 0, [number] * length, length)
+        for number, length in enumerate(lengths)
+    ]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    chunks = scheduler.schedule()
+    assert len(chunks) == len(sequences)
+    scheduler.launched(chunks)
+    for sequence in sequences:
+        sequence.pending = 1
+    return sequences
+
+
+def test_a_step_ahead_is_one_more_token_each() -> None:
+    scheduler = Scheduler(pages=6, max_batch_tokens=64, max_sequences=3)
+    first, second, _ = sequences = _running(scheduler, 16, 20, 3)
+    # The third ends with the token that is pending.
+    assert scheduler.schedule_ahead([first, second]) == [Chunk(first, 16, 1), Chunk(second, 20, 1)]
+    assert [len(each.pages) for each in sequences] == [2, 2, 1]
+    assert scheduler.schedule_ahead([]) == []
+
+
+def test_what_keeps_a_step_from_being_ahead() -> None:
+    short = Scheduler(pages=3, max_batch_tokens=64, max_sequences=3)
+    sequences = _running(short, 16, 20)
+    assert short.schedule_ahead(sequences) == [], "pages are short"
+    assert [len(each.pages) for each in sequences] == [1, 2], "and nothing was taken"
+    assert short.schedule_ahead(sequences[1:]) != []
+    arrival = Sequence(9, 0, 9, SamplingParams(), 0, [1], 1)
+    short.add(arrival)
+    assert short.schedule_ahead(sequences[1:]) == [], "an arrival may be admitted"
+    full = Scheduler(pages=9, max_batch_tokens=64, max_sequences=2)
+    sequences = _running(full, 16, 20)
+    full.add(arrival)
+    assert full.schedule_ahead(sequences) != [], "there is no room for it anyway"
+    chunked = Scheduler(pages=9, max_batch_tokens=24, max_sequences=2)
+    sequences = _running(chunked, 16, 20)
+    assert chunked.schedule_ahead(sequences) == [], "a prompt is under way"
+
+
+def test_drafts_take_pages_but_nobody_elses() -> None:
+    scheduler = Scheduler(pages=4, max_batch_tokens=64, max_sequences=3)
+    first, second = sequences = _running(scheduler, 30, 15)
+    chunks = scheduler.schedule_ahead(sequences)
+    drafted = scheduler.with_drafts(chunks, {first: [7, 8, 9], second: [5, 6]})
+    assert drafted == [Chunk(first, 30, 4, (7, 8, 9)), Chunk(second, 15, 1)], "one page was left"
+    assert [(chunk.known_stop, chunk.stop, chunk.samples) for chunk in drafted] == [
+        (31, 34, True),
+        (16, 16, True),
+    ]
+    scheduler.launched(drafted)
+    assert (first.computed, second.computed) == (31, 16)
+    # The pending token and one of the draft came true: 32 tokens are computed, one more is to be.
+    first.pending = 0
+    first.tokens += [0, 7, 3]
+    scheduler.commit(drafted[:1])
+    scheduler.accept(first)
+    scheduler.trim(first)
+    assert (first.computed, first.settled, len(first.pages)) == (32, 32, 3)
+    first.tokens.pop()
+    scheduler.trim(first)
+    assert (len(first.pages), scheduler.pool.free) == (2, 1)
+
+
+def test_drafts_take_pages_of_what_is_only_remembered() -> None:
+    scheduler = Scheduler(pages=3, max_batch_tokens=64, max_sequences=3)
+    scheduler.prefixes.insert([4] * 16, pages := scheduler.pool.allocate(1))
+    scheduler.pool.release(pages[0])
+    [sequence] = _running(scheduler, 31)
+    chunks = scheduler.with_drafts(scheduler.schedule_ahead([sequence]), {sequence: [1, 2]})
+    assert chunks == [Chunk(sequence, 31, 3, (1, 2))]
+    assert scheduler.prefixes.pages == 0
+
+
+def test_what_is_under_way_is_not_remembered() -> None:
+    scheduler = Scheduler(pages=9, max_batch_tokens=80, max_sequences=3)
+    unread, read = _running(scheduler, 40, 31)
+    scheduler.commit([Chunk(read, 0, 31)])
+    assert scheduler.prefixes.pages == 1
+    scheduler.launched(scheduler.schedule_ahead([unread, read]))
+    assert (read.computed, read.settled) == (32, 31)
+    for sequence in (unread, read):
+        scheduler.finish(sequence)
+    assert scheduler.prefixes.pages == 1
+    assert scheduler.pool.free == 8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -53,6 +53,7 @@ def build_kernels(
     launcher: Launcher,
     kernels: KernelSet,
     largest: Sizes,
+    graphs: Sequence[Sizes],
     pages: int,
     report: ProgressCallback,
 ) -> None:
@@ -60,30 +61,37 @@ def build_kernels(
 
     Parameters
     ----------
-    largest : sizes of steps; `pages` columns of their page table.
+    largest : sizes of steps, of which `graphs` are recorded; `pages` columns of their page table.
 
     Raises
     ------
     CompileError, CudaError : a kernel does not compile or load.
     """
     recipes = [*recipes_of(model.products(), launcher, largest.tokens)]
-    recipes += _recipes_of_steps(model, cache, launcher, largest, pages)
+    recipes += _recipes_of_steps(model, cache, launcher, largest, graphs, pages)
     kernels.build(specialisations_of(recipes), report)
     kernels.reserve(recipes)
 
 
 def _recipes_of_steps(
-    model: Decoder, cache: KeyValueCache, launcher: Launcher, largest: Sizes, pages: int
+    model: Decoder,
+    cache: KeyValueCache,
+    launcher: Launcher,
+    largest: Sizes,
+    graphs: Sequence[Sizes],
+    pages: int,
 ) -> Iterator[Recipe]:
     """Of all ops of steps that stand for all others."""
     seen: set[object] = set()
-    for sizes in representative_sizes(largest):
+    of_graphs = ((each, True) for each in graphs)
+    others = ((each, False) for each in representative_sizes(largest))
+    for sizes, is_graph in (*of_graphs, *others):
         batch = StepBatch.of_sizes(sizes.tokens, sizes.sequences, pages)
         batch = replace(batch, logit_rows=batch.logit_rows[: sizes.logit_rows])
         with launcher.recording() as recorder:
             logits = model(batch, cache)
         launches = recorder.launches
-        if sizes.decodes:  # a graph, of fused launches alone
+        if is_graph:  # of fused launches alone
             launches, _ = fuse(launches, logits, launcher.chip)
         for launch in launches:
             alike = launch.kernel.name, *map(likeness, launch.inputs), *launch.parameters.items()

@@ -1,16 +1,19 @@
-"""Steps on a card: those of one token a sequence as CUDA graphs, others launched one by one."""
+"""Steps on a card: those of few tokens a sequence as CUDA graphs, others launched one by one."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy
 import torch
 
 from pascaline.core.progress import ProgressCallback, Stage
+from pascaline.engine.speculation import COUNTS, MOST_SEQUENCES
 from pascaline.engine.step_inputs import Sizes, StepInputs
 from pascaline.kernels import Launcher
+from pascaline.kernels.cuda.attention_decode import MOST_ROWS
 from pascaline.kernels.cuda.kernel_set import KernelSet
 from pascaline.kernels.cuda.program import CardProgram
 from pascaline.kernels.cuda.recipe import BoundRecipe, Recipe
@@ -36,6 +39,22 @@ def buckets_for(most: int) -> list[int]:
     return found
 
 
+def graph_sizes(largest: Sizes, *, drafts: bool) -> list[Sizes]:
+    """Of steps that graphs are recorded for, the fewest tokens first.
+
+    Parameters
+    ----------
+    largest : sizes of steps.
+    drafts : whether sequences may have some, for which they have as many tokens more, and rows of logits.
+    """
+    found = {Sizes(count, count, count) for count in buckets_for(largest.sequences)}
+    if drafts:
+        for sequences in range(1, min(MOST_SEQUENCES, largest.sequences) + 1):
+            tokens = (min(sequences * (1 + count), largest.logit_rows) for count in COUNTS)
+            found |= {Sizes(each, sequences, each) for each in tokens if each > sequences}
+    return sorted(found, key=lambda each: (each.tokens, each.sequences))
+
+
 def padded_tokens(tokens: int, most: int) -> int:
     """Tokens that a step is launched with that is no graph: kernels are compiled for few numbers of rows."""
     multiple = 8 if tokens <= 1024 else 64
@@ -48,6 +67,7 @@ class CardRunner:
     Parameters
     ----------
     kernels : the card's, in which all that steps launch is compiled.
+    graphs : see `graph_sizes`.
     sampled : token ids that the step before chose, (S,) int64 on the card: see `engine.batch.prepare`.
     largest : sizes to have room for; `pages` columns of the page table.
     """
@@ -63,6 +83,7 @@ class CardRunner:
         kernels: KernelSet,
         sampled: torch.Tensor,
         largest: Sizes,
+        graphs: Sequence[Sizes],
         pages: int,
         report: ProgressCallback,
     ) -> None:
@@ -75,8 +96,8 @@ class CardRunner:
         self.inputs = StepInputs(largest, pages, self._device)
         take = {"token_ids": self.inputs.token_ids, "sampled": sampled}
         self._take_sampled = BoundRecipe(kernels, Recipe((plan_take_sampled(largest.tokens),)), take, ())
-        self._buckets = buckets_for(largest.sequences)
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
+        self._buckets = graphs
+        self._graphs: dict[Sizes, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._memory = torch.empty(0, dtype=torch.uint8, device=self._device)
         self._capture(report)
 
@@ -84,9 +105,9 @@ class CardRunner:
     def run(self, batch: StepBatch) -> torch.Tensor:
         """Launch a step."""
         given = Sizes(len(batch.token_ids), len(batch.context_lengths), len(batch.logit_rows))
-        if given.decodes and given.tokens <= self._buckets[-1]:
-            bucket = self._buckets[bisect_left(self._buckets, given.tokens)]
-            self.inputs.put(batch, Sizes(bucket, bucket, bucket))
+        bucket = graph_for(self._buckets, given, most_tokens(batch))
+        if bucket is not None:
+            self.inputs.put(batch, bucket)
             graph, of_bucket = self._graphs[bucket]
             graph.replay()
             return of_bucket[: given.logit_rows]
@@ -123,19 +144,32 @@ class CardRunner:
                 stage.advance(1)
         torch.cuda.synchronize(self._device)
 
-    def _recorded(self, bucket: int) -> tuple[list[RecordedLaunch], torch.Tensor]:
+    def _recorded(self, bucket: Sizes) -> tuple[list[RecordedLaunch], torch.Tensor]:
         with self._launcher.recording() as recorder:
-            logits = self.model(self.inputs.views(Sizes(bucket, bucket, bucket)), self.cache)
+            logits = self.model(self.inputs.views(bucket), self.cache)
         program = CardProgram(recorder.launches, logits, self._launcher.chip)
         if len(self._memory) < program.nbytes:
             self._memory = torch.empty(program.nbytes, dtype=torch.uint8, device=self._device)
         return program.placed(self._memory)
 
 
+def most_tokens(batch: StepBatch) -> int:
+    """Of a sequence."""
+    return int(numpy.diff(batch.query_start.numpy()).max())
+
+
+def graph_for(graphs: Sequence[Sizes], given: Sizes, most: int) -> Sizes | None:
+    """The graph of the fewest tokens that a step fits into, in which no sequence has more than `most`."""
+    if most > MOST_ROWS:
+        return None
+    for each in graphs[bisect_left(graphs, given.tokens, key=lambda each: each.tokens) :]:
+        if each.sequences >= given.sequences and (most == 1 or not each.decodes):
+            return each
+    return None
+
+
 def representative_sizes(largest: Sizes) -> Iterator[Sizes]:
-    """Steps whose launches, but for linears, stand for those of all others."""
-    for bucket in buckets_for(largest.sequences):
-        yield Sizes(bucket, bucket, bucket)
+    """Steps whose launches, but for linears, stand for those of all others that are no graphs."""
     # Attention goes by other tiles where tokens are few: from some number on, which powers of two enclose.
     counts = [1 << power for power in range(1, largest.tokens.bit_length()) if 1 << power < largest.tokens]
     for tokens in (*counts, largest.tokens):

@@ -74,8 +74,7 @@ class EngineCore:
         self._runner = started.runner
         self._sampler = started.sampler
         self._speculation: Speculation | None = None
-        # On a card a step of several rows a sequence is no graph yet, and costs more than drafts give.
-        if config.speculation == "auto" and not started.runner.computes_by_itself:
+        if config.speculation == "auto":
             rows = most_sampled_rows(config.max_batch_tokens, config.max_sequences)
             self._speculation = Speculation(rows)
         self._launched: _Launched | None = None
@@ -202,9 +201,9 @@ class EngineCore:
         running = self.scheduler.running
         if any(sequence.is_penalised or sequence.wants_prompt_logprobs for sequence in running):
             return []
-        if self._choose_drafts(running):
-            return []  # the token that is pending decides whether they still hold
-        return self.scheduler.schedule_ahead([each for each in running if not self._ends(each, each.length)])
+        continuing = [each for each in running if not self._ends(each, each.length)]
+        chunks = self.scheduler.schedule_ahead(continuing)
+        return self.scheduler.with_drafts(chunks, self._choose_drafts(continuing)) if chunks else []
 
     def _drafts(self, chunks: list[Chunk]) -> Drafts:
         """Of a step that is to be launched: none unless all of its sequences decode."""
@@ -231,14 +230,21 @@ class EngineCore:
             self._speculation.times.add(len(chunks), sum(chunk.count for chunk in chunks), seconds)
 
     def _launch_in_memory(self, chunks: list[Chunk], before: PreparedStep | None = None) -> _Launched | None:
-        """The step under way; None where memory does not suffice for it, and smaller ones will follow."""
-        for _ in range(2):
+        """The step under way; None where memory does not suffice for it, and smaller ones will follow.
+
+        One that takes tokens of a step `before` from the card is not tried again: once its own sampling has
+        begun, others may lie in their place. It is launched anew when the results are read.
+        """
+        for _ in range(2 if before is None else 1):
             try:
                 return self._launch(chunks, before)
             except (torch.OutOfMemoryError, CudaError) as error:
                 if not is_out_of_memory(error):
                     raise
             give_back_memory()  # outside of the handler, which holds what the step had allocated
+        for chunk in chunks:
+            if chunk.draft:
+                self.scheduler.trim(chunk.sequence)
         if before is None:
             self._make_room(chunks)
         return None
@@ -319,7 +325,7 @@ class EngineCore:
         if sequence in missed or sequence.tokens[-1] != row.drafted:
             missed.add(sequence)
             return False
-        sequence.computed += 1
+        self.scheduler.accept(sequence)
         self._accepted_tokens += 1
         return True
 
@@ -356,7 +362,7 @@ class EngineCore:
         """End a request that cannot go on; nothing that it computed is remembered."""
         self._failed.append(RequestFailed(sequence.request_id, Failed.of(error)))
         for sibling in self._requests[sequence.request_id]:
-            sibling.computed = 0
+            self.scheduler.forget(sibling)
         self.abort(Abort(sequence.request_id))
 
     def _finish_reason(self, sequence: Sequence, token_id: int) -> str | None:

@@ -118,8 +118,18 @@ class Scheduler:
     def commit(self, chunks: list[Chunk]) -> None:
         """The chunks have been computed; prompts that are complete are remembered for others."""
         for chunk in chunks:
+            chunk.sequence.settled = chunk.known_stop
             if chunk.start < chunk.sequence.prompt_length <= chunk.known_stop:
                 self._remember(chunk.sequence)
+
+    def accept(self, sequence: Sequence) -> None:
+        """One more token of a draft, whose step's results were read, is the sequence's."""
+        sequence.computed += 1
+        sequence.settled = sequence.computed
+
+    def forget(self, sequence: Sequence) -> None:
+        """Have nothing remembered of what the sequence, which is to be finished, computed."""
+        sequence.settled = 0
 
     def _admit(self, chunks: dict[Sequence, Chunk], room: int) -> None:
         for sequence in list(self.waiting):
@@ -142,7 +152,7 @@ class Scheduler:
         # need the logits of every prompt token.
         limit = 0 if sequence.wants_prompt_logprobs else len(sequence.tokens) - 1
         sequence.pages = self.prefixes.match(sequence.tokens, limit)
-        sequence.computed = len(sequence.pages) * PAGE_SIZE
+        sequence.computed = sequence.settled = len(sequence.pages) * PAGE_SIZE
         if not self._extend(sequence, len(sequence.tokens)):
             self._give_back(sequence)
             return False
@@ -174,7 +184,8 @@ class Scheduler:
         for page in sequence.pages:
             self.pool.release(page)
         sequence.pages = []
-        sequence.computed = 0
+        sequence.computed = sequence.settled = 0
 
     def _remember(self, sequence: Sequence) -> None:
-        self.prefixes.insert(sequence.tokens[: sequence.computed], sequence.pages)
+        # What is under way may turn out to be no numbers.
+        self.prefixes.insert(sequence.tokens[: sequence.settled], sequence.pages)

@@ -11,12 +11,13 @@ from pascaline.engine.sampling_params import SamplingParams
 
 @dataclass(eq=False)
 class Sequence:
-    """State of a sequence. The scheduler owns `computed` and `pages`.
+    """State of a sequence. The scheduler owns `computed`, `settled` and `pages`.
 
     `tokens` are prompt and output together; the first `computed` of them have their keys and
-    values in `pages`. `order` is the order of arrival: lower goes first and is preempted last.
+    values in `pages`, or will by steps under way; of the first `settled` results were read, and were numbers.
+    `order` is the order of arrival: lower goes first and is preempted last.
     `leader` is the sibling (of n) whose prompt this one waits for, to share its pages.
-    `pending` tokens behind those were sampled by steps whose results have not been read yet.
+    `pending` tokens behind `tokens` were sampled by steps whose results have not been read yet.
     """
 
     request_id: int
@@ -28,6 +29,7 @@ class Sequence:
     prompt_length: int
     leader: Sequence | None = None
     computed: int = 0
+    settled: int = 0
     pending: int = 0
     pages: list[int] = field(default_factory=list)
     cached_tokens: int = 0

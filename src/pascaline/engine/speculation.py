@@ -54,19 +54,19 @@ class _State:
     guess: list[int] = field(default_factory=list)
 
     def guess_next(self, tokens: list[int]) -> list[int]:
-        """What may follow; first the guess before is compared with what came."""
+        """What may follow, a token more than drafts have; first the last guess is compared with what came."""
         if len(tokens) > self.length:
             for guessed, came in zip(self.guess, tokens[self.length :], strict=False):
                 self.acceptance += LATEST_WEIGHT * (float(guessed == came) - self.acceptance)
                 if guessed != came:
                     break
             self.length = len(tokens)
-            self.guess = self.look_up.draft(tokens, max(COUNTS))
+            self.guess = self.look_up.draft(tokens, max(COUNTS) + 1)
         return self.guess
 
-    def expected(self, count: int) -> float:
-        """Tokens of a draft of `count` that come true: each one only behind those before it."""
-        return sum(self.acceptance**index for index in range(1, count + 1))
+    def expected(self, count: int, pending: int) -> float:
+        """Tokens of a draft of `count` that come true: each only behind those before, pending ones too."""
+        return sum(self.acceptance ** (pending + index) for index in range(1, count + 1))
 
 
 class StepTimes:
@@ -120,6 +120,8 @@ class Speculation:
     ) -> Drafts:
         """Drafts for some of the sequences, all of which decode; by the tokens of them that are known.
 
+        Of a sequence with a pending token (at most one) they may follow that, if it is as guessed.
+
         Parameters
         ----------
         most_of : tokens that a sequence's draft may have.
@@ -128,7 +130,7 @@ class Speculation:
         if len(sequences) > MOST_SEQUENCES:
             return {}
         guesses = {
-            sequence: (state, state.guess_next(sequence.tokens)[: most_of(sequence)])
+            sequence: (state, state.guess_next(sequence.tokens)[sequence.pending :][: most_of(sequence)])
             for sequence in sequences
             if not sequence.is_penalised
             for state in [self._states.setdefault(sequence, _State())]
@@ -144,7 +146,7 @@ class Speculation:
                 draft = guess[: min(count, max(0, most_rows - rows))]
                 if draft and state.acceptance >= LEAST_ACCEPTANCE:
                     drafts[sequence] = draft
-                    gained += state.expected(len(draft))
+                    gained += state.expected(len(draft), sequence.pending)
                     rows += len(draft)
             gain = (1.0 + gained / len(sequences)) / self.times.cost(len(sequences), rows)
             if gain > most:

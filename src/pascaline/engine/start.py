@@ -15,7 +15,7 @@ from pascaline.core.progress import ProgressCallback, StageTimes
 from pascaline.core.threads import compute_threads
 from pascaline.core.units import format_bytes
 from pascaline.engine.card import build_kernels, settle_chip
-from pascaline.engine.card_runner import CardRunner
+from pascaline.engine.card_runner import CardRunner, graph_sizes
 from pascaline.engine.card_sampler import CardSampler
 from pascaline.engine.device import settle_device
 from pascaline.engine.engine_config import EngineConfig
@@ -190,11 +190,12 @@ def start(config: EngineConfig, report: ProgressCallback) -> StartedModel:
             batch = StepBatch.of_sizes(config.max_batch_tokens, config.max_sequences, pages)
             return RecordedRunner(model, launcher, cache, batch), SamplerAtOnce(), cache.bytes
         if kernels is not None:
-            build_kernels(model, cache, launcher, kernels, largest, pages, times)
+            graphs = graph_sizes(largest, drafts=config.speculation == "auto")
+            build_kernels(model, cache, launcher, kernels, largest, graphs, pages, times)
         if kernels is None or backend != "cuda":
             return EagerRunner(model, cache, device), SamplerAtOnce(), cache.bytes
         sampler = CardSampler(kernels, rows, model_config.vocab_size)
-        runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, pages, times)
+        runner = CardRunner(model, launcher, cache, kernels, sampler.ids, largest, graphs, pages, times)
         return runner, sampler, cache.bytes
 
     (runner, sampler, cache_bytes), plan = made_to_fit(plan, least_pages(config, plan), running)

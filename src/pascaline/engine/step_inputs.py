@@ -27,7 +27,7 @@ class Sizes:
 
     @property
     def decodes(self) -> bool:
-        """Whether each sequence has one token and wants its logits: such steps are graphs."""
+        """Whether each sequence has one token and wants its logits."""
         return self.tokens == self.sequences == self.logit_rows
 
 

@@ -1,4 +1,7 @@
-"""The attention of cards: decoding sequences by one launch, and the others of a step by a second."""
+"""The attention of cards: decoding sequences by one launch, and the others of a step by a second.
+
+Where no sequence has more than a few new tokens, as in graphs, tensor cores take all by the first alone.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 
 from pascaline.kernels import paged_attention
 from pascaline.kernels.cuda.attention_call import CACHE_TYPES, PAGE_SIZE, AttentionCall
-from pascaline.kernels.cuda.attention_decode import CAPABILITY, plan_attention_decode
+from pascaline.kernels.cuda.attention_decode import CAPABILITY, MOST_ROWS, plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
 from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_prefill
@@ -18,6 +21,8 @@ from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.kernel import Kernel
 from pascaline.kernels.store_rows import scales_fit
 from pascaline.workload.op_costs import Axes
+
+Plans = Callable[[AttentionCall, ChipLimits], tuple[LaunchPlan, ...]]
 
 
 def _call(
@@ -46,16 +51,32 @@ def _call(
     )
 
 
+def _by_two(
+    plan_decode: Callable[[AttentionCall, ChipLimits], LaunchPlan],
+    plan_prefill: Callable[[AttentionCall, ChipLimits], LaunchPlan],
+) -> Plans:
+    """A launch for sequences of one new token, and where there may be others, one for these before it."""
+
+    def plans(call: AttentionCall, chip: ChipLimits) -> tuple[LaunchPlan, ...]:
+        decode = plan_decode(call, chip)
+        # As many tokens as sequences: one each.
+        return (decode,) if call.tokens == call.sequences else (plan_prefill(call, chip), decode)
+
+    return plans
+
+
+def _by_one(call: AttentionCall, chip: ChipLimits) -> tuple[LaunchPlan, ...]:
+    """For sequences of a few new tokens."""
+    return (plan_attention_decode(call, chip, most_rows=1 if call.tokens == call.sequences else MOST_ROWS),)
+
+
 def _kernel(
     name: str,
     arithmetic: str,
-    plan_decode: Callable[[AttentionCall, ChipLimits], LaunchPlan],
-    plan_prefill: Callable[[AttentionCall, ChipLimits], LaunchPlan],
+    plans: Plans,
     needs: Callable[[ChipLimits], str | None],
     takes: Callable[[Axes, tuple[object, ...]], str | None],
 ) -> Kernel:
-    """One launch for sequences of one new token, and where there may be others, one for these before it."""
-
     def recipe(
         chip: ChipLimits,
         query: torch.Tensor,
@@ -72,11 +93,7 @@ def _kernel(
         softcap: float = 0.0,
     ) -> Recipe:
         call = _call(query, key_cache, page_table, scale=scale, window=window, softcap=softcap)
-        decode = plan_decode(call, chip)
-        # As many tokens as sequences: one each.
-        if call.tokens == call.sequences:
-            return Recipe((decode,))
-        return Recipe((plan_prefill(call, chip), decode))
+        return Recipe(plans(call, chip))
 
     return cuda_kernel(paged_attention.OP, recipe, name=name, arithmetic=arithmetic, needs=needs, takes=takes)
 
@@ -124,17 +141,26 @@ def _needs_tensor_cores(limits: ChipLimits) -> str | None:
 BY_TENSOR_CORES = _kernel(
     "cuda.attention_by_tensor_cores",
     "tensor_fp16",
-    plan_attention_decode,
-    plan_attention_prefill,
+    _by_two(plan_attention_decode, plan_attention_prefill),
     _needs_tensor_cores,
     _takes_for_tensor_cores,
 )
 
+OF_FEW_ROWS = {
+    BY_TENSOR_CORES.name: _kernel(
+        f"{BY_TENSOR_CORES.name}_of_few_rows",
+        "tensor_fp16",
+        _by_one,
+        _needs_tensor_cores,
+        _takes_for_tensor_cores,
+    )
+}
+"""For steps in which no sequence has more than `MOST_ROWS` new tokens, by what they take the place of."""
+
 BY_FP32 = _kernel(
     "cuda.attention_by_fp32",
     "fp32",
-    plan_attention_simt_decode,
-    plan_attention_simt_prefill,
+    _by_two(plan_attention_simt_decode, plan_attention_simt_prefill),
     no_needs,
     _takes_for_fp32,
 )

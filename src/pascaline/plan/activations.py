@@ -116,7 +116,7 @@ def card_bytes(
     """
     rows = most_sampled_rows(max_batch_tokens, max_sequences)
     logits = 4 * config.vocab_size * (max_batch_tokens + 2 * rows)
-    graphs = arena_bytes(config, max_sequences, max_sequences, held)
+    graphs = arena_bytes(config, rows, rows, held)
     inputs = 32 * max_batch_tokens + 4 * max_sequences * (pages_for(max_model_len) + 2)
     tables = rotary_bytes(config, max_model_len)
     tokens = _tokens_bytes(config, max_batch_tokens)

@@ -4,6 +4,8 @@
 - A linear of gates and ups, and what the gates are for: nothing else reads its output.
 - Queries and keys that are rotated (their heads normalised before), and keys and values that are stored.
 - A norm or gate that a linear alone reads, which rounds its inputs first: they are written as it takes them.
+
+Attention is by kernels for at most `attention_decode.MOST_ROWS` new tokens a sequence: others are no graphs.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.recipe import Recipe, Step
 from pascaline.kernels.cuda.specialisation import LaunchPlan
+from pascaline.kernels.cuda_attention import OF_FEW_ROWS
 from pascaline.kernels.cuda_linear import GATED
 from pascaline.kernels.kernel import Chip, Kernel
 from pascaline.kernels.recording import Operand, RecordedLaunch, storage_of
@@ -39,6 +42,7 @@ def fuse(
 
     Of a fused one `kernel.ops` are what it covers, `op` the last of those.
     """
+    launches = [replace(each, kernel=OF_FEW_ROWS.get(each.kernel.name, each.kernel)) for each in launches]
     launches, result = _with_sums(_with_stores(launches, storage_of(result)), result)
     launches = _with_inputs(launches, storage_of(result), chip)
     return _with_gates(launches, storage_of(result)), result

@@ -14,7 +14,9 @@ from pascaline.workload.arena import Span
 
 
 class CardProgram:
-    """Launches that have no memory yet. Programs that run one after the other may share one.
+    """Launches that have no memory yet, for few new tokens a sequence (see `fuse`).
+
+    Programs that run one after the other may share their memory.
 
     Parameters
     ----------
