@@ -148,8 +148,13 @@ class ShortCard(LateCard):
 
 @pytest.mark.parametrize("speculation", ["off", "auto"])
 def test_the_same_tokens_where_memory_runs_short(demo_path: Path, speculation: Speculation) -> None:
-    requests = _requests(14)
-    expected = _run(_core(demo_path, is_late=False, pages=200)[0], requests, random.Random(0))
+    params = SamplingParams(max_tokens=50, ignore_eos=True)
+    prompts = [[1000, 1001, 1002] * 5, [2000, 7, 2001], [3000] * 9]
+    requests = [
+        Submit(number, prompt, replace(params, temperature=number / 3, seed=number))
+        for number, prompt in enumerate(prompts)
+    ]
+    expected = _run(_core(demo_path, is_late=False, pages=60)[0], requests, random.Random(0))
     core, _ = _core(demo_path, is_late=False, pages=60, speculation=speculation)
     card = ShortCard(core._runner)
     core._runner = core._sampler = card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from test_tiny_models import TINY, tokens
 from tiny_checkpoints import random_model
 from transformers_reference import ALLOWED_UNITS, reference, units_away
 
+from pascaline.engine.card_runner import graph_sizes
 from pascaline.engine.runner import RecordedRunner
 from pascaline.engine.step_inputs import Sizes, StepInputs
 from pascaline.hardware.roofline import Roofline
@@ -26,6 +28,7 @@ from pascaline.kv.pages import PAGE_SIZE
 from pascaline.kv.step_batch import StepBatch
 from pascaline.layers.decoder import Decoder
 from pascaline.layers.module import Layer
+from pascaline.workload.arena import arena_bytes
 
 pytestmark = NEEDS_LIBRARY
 
@@ -86,14 +89,24 @@ class Steps:
         self._inputs.put(batch_of(token_ids, start), sizes)
         return self._run(self._inputs.views(sizes))[: len(token_ids)]
 
-    def _run(self, batch: StepBatch) -> torch.Tensor:
+    def nbytes(self, sizes: Sizes) -> int:
+        """What a graph of these sizes takes."""
+        return self._recorded(self._inputs.views(sizes)).nbytes
+
+    def planned_nbytes(self, rows: int) -> int:
+        """What is planned for graphs of steps with so many rows of logits at most."""
+        return arena_bytes(self._model.config, rows, rows)
+
+    def _recorded(self, batch: StepBatch) -> program.CardProgram:
         with self._launcher.recording() as recorder:
             logits = self._model(batch, self._cache)
-        chip = self._launcher.chip
-        assert chip.limits is not None
-        step = program.CardProgram(recorder.launches, logits, chip)
+        return program.CardProgram(recorder.launches, logits, self._launcher.chip)
+
+    def _run(self, batch: StepBatch) -> torch.Tensor:
+        step, limits = self._recorded(batch), self._launcher.chip.limits
+        assert limits is not None
         self.launched = [each.kernel.name for each in step.launches]
-        return run_step(step, chip.limits, run_plan)
+        return run_step(step, limits, run_plan)
 
 
 @pytest.mark.timeout(300)
@@ -105,6 +118,9 @@ def test_steps_of_every_family(family: str, tmp_path: Path) -> None:
     token_ids = tokens(27, TINY[family].vocab_size)
     expected = reference(whole, token_ids)
     steps = Steps(tmp_path, chip_of((6, 1)), "fp32")
+    for largest in (Sizes(16, 1, 8), Sizes(16, 3, 8), Sizes(16, 3, 16)):
+        taken = max(steps.nbytes(each) for each in graph_sizes(largest, drafts=True))
+        assert taken <= steps.planned_nbytes(largest.logit_rows)
     seen = []
     for start, stop in ((0, 13), (13, 19)):
         seen.append(steps.eager(token_ids[start:stop], start))
@@ -122,12 +138,13 @@ def test_steps_of_every_family(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])  # with windows and caps, too
 def test_drafts_by_tensor_cores(family: str, tmp_path: Path) -> None:
     """Over keys and values in fp16: what tokens one by one give, and from rejected drafts nothing is left."""
-    whole = random_model(TINY[family])
+    config = replace(TINY[family], head_dim=16)
+    whole = random_model(config)
     whole.save_pretrained(tmp_path)
-    vocabulary = TINY[family].vocab_size
+    vocabulary = config.vocab_size
     token_ids = tokens(30, vocabulary)
     unit = reference(whole, token_ids).unit
     one_by_one = Steps(tmp_path, chip_of((8, 0)), "exact")
