@@ -7,8 +7,11 @@ PORT ?= 8000
 HOST = 127.0.0.1
 TESTS =
 # These compute alone, so several run at once. All others are a server's, a browser's or a terminal's, which
-# come too late where they do not have a core of their own.
-COMPUTING_TESTS = tests/host_shim tests/machine_code tests/numerics
+# come too late where they do not have a core of their own, or bound what an input may cost of a processor.
+COMPUTING_TESTS = tests/machine_code tests/numerics tests/host_shim tests/unit tests/diagnose tests/doctor
+
+# Hundreds of processes import the same modules: what Python compiled of them is kept, whatever a shell exports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test check bench
@@ -29,7 +32,7 @@ test: setup ## run the tests: TESTS=tests/unit for some of them
 ifdef TESTS
 	@exec .venv/bin/python -m pytest $(TESTS)
 else
-	@status=0; .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(COMPUTING_TESTS) || status=1; \
+	@status=0; .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist worksteal $(COMPUTING_TESTS) || status=1; \
 		.venv/bin/python -m pytest $(COMPUTING_TESTS:%=--ignore=%) || status=1; exit $$status
 endif
 

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from disassembler import Instruction, KernelCode, disassemble
+from kept_compiler import KeptCompiler
 from loops import main_loop
 
 from pascaline.cli.ending import run
@@ -21,7 +22,6 @@ from pascaline.core.errors import CompileError
 from pascaline.hardware.architectures import architectures, capability_numbers
 from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.audited import CHIPS, Audited, audited
-from pascaline.kernels.cuda.compiler import Compiler
 from pascaline.kernels.cuda.expectations import MachineCodeExpectation
 from pascaline.kernels.cuda.specialisation import ChipLimits
 
@@ -146,7 +146,7 @@ def compiled_code(case: Audited, compute_capability: str) -> KernelCode:
     CompileError : it does not compile.
     """
     architecture = "sm_" + compute_capability.replace(".", "")
-    compiler = Compiler(find_nvrtc(architecture), architecture)
+    compiler = KeptCompiler(find_nvrtc(architecture), architecture)
     specialisation = case.plan.specialisation
     return disassemble(compiler.compile(specialisation))[specialisation.entry]
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from compilation import compile_side_by_side, warnings_of
 from compilers import NVRTC_12_6, NVRTC_13_0, PackagedNvrtc
+from kept_compiler import KeptCompiler
 from machine_code_cases import needs_nvrtc
 
-from pascaline.core.errors import UnsupportedError
+from pascaline.core.errors import CompileError, UnsupportedError
 from pascaline.hardware.architectures import capability_numbers
-from pascaline.hardware.nvrtc import Nvrtc, find_nvrtc, nvrtc_libraries
+from pascaline.hardware.nvrtc import Compiled, Nvrtc, find_nvrtc, nvrtc_libraries
 from pascaline.kernels.cuda.audited import CHIPS
-from pascaline.kernels.cuda.compiler import FOLDER, Compiler
+from pascaline.kernels.cuda.compiler import FOLDER, Compiler, source_of
 from pascaline.kernels.cuda.linear_mma import plan_linear_mma
 from pascaline.kernels.cuda.linear_tile import plan_linear_tile
 from pascaline.kernels.cuda.quantise_input import InputForm
@@ -70,7 +71,7 @@ def check(nvrtc: Nvrtc, chip: str, cases: Iterable[Representative]) -> None:
     limits = chip_limits(chip)
     plans = [plan for case in cases if (plan := case.on(limits)) is not None]
     assert plans
-    compiler = Compiler(nvrtc, limits.architecture)
+    compiler = KeptCompiler(nvrtc, limits.architecture)
     for made in compile_side_by_side([(compiler, plan.specialisation) for plan in plans]):
         assert made.complaints == (), str(made)
         assert made.cubin is not None
@@ -162,6 +163,33 @@ def test_errors_and_warnings_are_seen(tmp_path: Path) -> None:
     assert "was declared but never referenced" in str(warned)
     assert failed.cubin is None
     assert 'identifier "nothing" is undefined' in str(failed)
+
+
+@needs_nvrtc
+def test_what_is_kept_is_what_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings too, and only for the same text; an error is found anew."""
+    monkeypatch.setenv("PASCALINE_CACHE", str(tmp_path / "cache"))
+    source, calls, compile_it = tmp_path / "kept.cu", [], Nvrtc.compile
+    source.write_text('extern "C" __global__ void kept(int* x) {\n    int unread;\n    x[0] = VALUE;\n}\n')
+
+    def counted(*arguments: object, **more: object) -> Compiled:
+        calls.append(arguments)
+        return compile_it(*arguments, **more)
+
+    monkeypatch.setattr(Nvrtc, "compile", counted)
+    compiler = KeptCompiler(find_nvrtc("sm_75"), "sm_75", tmp_path)
+    one, two = (Specialisation("kept.cu", "kept", (("VALUE", value),)) for value in (1, 2))
+    made = compiler.compiled(one)
+    assert "was declared but never referenced" in made.log
+    assert compiler.compiled(one) == made
+    assert len(calls) == 1
+    assert compiler.compiled(two).cubin != made.cubin
+    source.write_text(source.read_text().replace("VALUE", "nothing"))
+    source_of.cache_clear()
+    for _ in range(2):
+        with pytest.raises(CompileError, match='identifier "nothing" is undefined'):
+            compiler.compiled(one)
+    assert len(calls) == 4
 
 
 def test_the_notice_about_old_architectures_is_no_warning() -> None:

@@ -105,9 +105,15 @@ GEOMETRIES = (
 )
 
 
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize("form", ["AWQ", "Q5_K"])
-@pytest.mark.parametrize("is_gated", [False, True])
+@pytest.mark.parametrize(
+    ("geometry", "form", "is_gated"),
+    [
+        (geometry, form, (i + j) % 2 == 1)  # each of both with each
+        for i, geometry in enumerate(GEOMETRIES)
+        for j, form in enumerate(("AWQ", "Q5_K"))
+    ],
+    ids=str,
+)
 def test_linear_decode_geometries(
     form: str, geometry: DecodeGeometry, is_gated: bool, execute: Execute
 ) -> None:

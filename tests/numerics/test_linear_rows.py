@@ -88,10 +88,16 @@ def test_linear_rows_by_tensor_cores(case: LinearCase, execute: Execute) -> None
     check_linear(_by_tensor_cores(2), BY_TENSOR_CORES[2], case, execute)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rows", [1, 6, 13])
-def test_one_plane_by_tensor_cores(form: str, rows: int, execute: Execute) -> None:
-    check_linear(_by_tensor_cores(1), BY_TENSOR_CORES[1], LinearCase(form, rows, 150), execute)
+def _forms_and_rows(rows: tuple[int, ...]) -> list[LinearCase]:
+    """Every form at one number of rows in turn; for two forms, of 4 and of 6 bits, all."""
+    every = [LinearCase(form, rows[i % len(rows)], 150) for i, form in enumerate(FORMS)]
+    every += [LinearCase(form, count, 150) for form in ("AWQ", "Q6_K") for count in rows]
+    return list(dict.fromkeys(every))
+
+
+@pytest.mark.parametrize("case", _forms_and_rows((1, 6, 13)), ids=str)
+def test_one_plane_by_tensor_cores(case: LinearCase, execute: Execute) -> None:
+    check_linear(_by_tensor_cores(1), BY_TENSOR_CORES[1], case, execute)
 
 
 @pytest.mark.parametrize("geometry", [each for each in GEOMETRIES if each.warps >= 4], ids=str)

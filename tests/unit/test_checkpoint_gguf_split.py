@@ -108,9 +108,9 @@ def test_opening_reads_no_tensors(tmp_path: Path) -> None:
         writer.write_ti_data_to_file()
         writer.close()
         os.truncate(path, path.stat().st_size + 4 * rows + 32)
-    start = time.perf_counter()
+    start = time.process_time()
     checkpoint = GgufCheckpoint(path)
-    assert time.perf_counter() - start < 0.25
+    assert time.process_time() - start < 0.25
     assert sum(entry.nbytes for entry in checkpoint.tensors.values()) == 20 * 4 * rows
     checkpoint.close()
 

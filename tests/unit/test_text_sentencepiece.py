@@ -175,9 +175,9 @@ def test_a_vocabulary_of_32000_builds_fast() -> None:
         "tokenizer.ggml.scores": [-float(i) for i in range(len(words))],
         "tokenizer.ggml.token_type": [2, 3, 3, *[1] * (len(words) - 3)],
     }
-    start = time.perf_counter()
+    start = time.process_time()
     build_gguf_vocabulary(metadata)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_merges_of_a_small_vocabulary() -> None:
