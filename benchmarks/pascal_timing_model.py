@@ -37,6 +37,7 @@ from timing_model import Card, Modelled
 from pascaline.cli.ending import run
 from pascaline.core.errors import ConfigError
 from pascaline.hardware.gpus import find_gpu
+from pascaline.kernels.cuda.linear_call import LinearCall
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.report.run_record import BoundBy, Row, RunRecord, write_record
 
@@ -218,24 +219,26 @@ def _linears(card: Card, *, has_dot_products: bool) -> dict[str, Iterator[Modell
 
 
 def _few(
-    model: Callable[[int, int, int, InputForm, Card], ModelledLinear],
+    model: Callable[[LinearCall, InputForm, Card], ModelledLinear],
     cases: Sequence[tuple[int, int]],
     card: Card,
 ) -> Iterator[ModelledLinear]:
     for (columns, outputs), (rows, planes) in itertools.product(SHAPES, cases):
-        yield model(columns, outputs, rows, InputForm(planes, 32, is_quantised=planes > 0), card)
+        inputs = InputForm(planes, 32, is_quantised=planes > 0)
+        yield model(LinearCall(rows, outputs, columns), inputs, card)
 
 
 def _tiles(card: Card) -> Iterator[ModelledLinear]:
     for (columns, outputs), (rows, planes, group) in itertools.product(SHAPES, TILES):
-        yield model_tile(columns, outputs, rows, InputForm(planes, group, is_quantised=True), card)
+        inputs = InputForm(planes, group, is_quantised=True)
+        yield model_tile(LinearCall(rows, outputs, columns), inputs, card)
 
 
 def _attention(card: Card) -> Iterator[ModelledAttention]:
     """A layer's, of one sequence."""
     for dtype in (torch.float16, torch.int8):
         yield model_attention_decode(CONTEXT, dtype, card)
-    yield model_attention_prefill(PROMPT, torch.float16, card)
+    yield model_attention_prefill(PROMPT, PROMPT, torch.float16, card)
 
 
 def _attention_row(card: Card, attention: ModelledAttention) -> Row:
@@ -268,7 +271,7 @@ def _row(card: Card, name: str, linear: ModelledLinear) -> Row:
     bound_s = max(linear.read_s, linear.peak_s)
     bound_by: BoundBy = "memory" if bound_s == linear.read_s else "compute"
     return Row(
-        module=f"{card.gpu.name}: {linear.columns}x{linear.outputs}, {linear.rows} rows",
+        module=f"{card.gpu.name}: {linear.call.columns}x{linear.call.outputs}, {linear.call.rows} rows",
         op=f"linear_{name}, {linear.inputs.planes} planes, scales of {linear.inputs.scale_group}",
         phase="prefill" if name == "tile" else "decode",
         predicted_s=linear.modelled.time_s,
@@ -281,8 +284,9 @@ def _text(linear: ModelledLinear) -> str:
     time_s = linear.modelled.time_s
     unit = "dp4a" if linear.inputs.planes else "fp32"
     return (
-        f"{linear.columns}×{linear.outputs}, {linear.rows} rows, {linear.inputs.planes} planes, scales of "
-        f"{linear.inputs.scale_group}: {time_s * 1e6:.1f} µs, {linear.read_s / time_s:.3f} of a plain read, "
+        f"{linear.call.columns}×{linear.call.outputs}, {linear.call.rows} rows, {linear.inputs.planes} "
+        f"planes, scales of {linear.inputs.scale_group}: {time_s * 1e6:.1f} µs, "
+        f"{linear.read_s / time_s:.3f} of a plain read, "
         f"{linear.peak_s / time_s:.3f} of the {unit} peak, {_bound(linear.modelled)}; "
         f"{linear.registers} registers, {linear.local_bytes} bytes local, {linear.blocks} blocks"
     )

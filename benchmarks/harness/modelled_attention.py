@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from issue_rates import issue_rates
 from recording import Recording, record
-from timing_model import Card, Kernel, Modelled, model_share, occupancy, read_kernel, simulate_wave
+from timing_model import Card, Kernel, Modelled, Wave, model_share, occupancy, read_kernel, simulate_wave
 
 from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
@@ -58,7 +58,7 @@ def model_attention_decode(context: int, cache_dtype: torch.dtype, card: Card) -
     assert isinstance(geometry, SimtDecodeGeometry)
     plan = plan_attention_simt_decode(_call(1, context, 1, cache_dtype), _chip(card), geometry)
     kernel = _kernel(plan.specialisation, _architecture(card))
-    recording = _recorded(plan, kernel, 1, context, cache_dtype, 1.0)
+    recording = _decode_recording(kernel, geometry, context, cache_dtype, _chip(card))
     own = round(geometry.splits * KEY_VALUE_HEADS / card.gpu.sms)
     share = replace(recording, blocks=recording.blocks[-own:])
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
@@ -66,32 +66,67 @@ def model_attention_decode(context: int, cache_dtype: torch.dtype, card: Card) -
     return _result(1, context, cache_dtype, modelled, kernel, held.blocks, card)
 
 
-def model_attention_prefill(tokens: int, cache_dtype: torch.dtype, card: Card) -> ModelledAttention:
-    """A prompt of so many tokens: a wave of blocks over few tiles, and what follows from it for all.
+@functools.cache
+def _decode_recording(
+    kernel: Kernel, geometry: SimtDecodeGeometry, context: int, cache_dtype: torch.dtype, chip: ChipLimits
+) -> Recording:
+    """The same for cards and clocks that differ in nothing else."""
+    plan = plan_attention_simt_decode(_call(1, context, 1, cache_dtype), chip, geometry)
+    return _recorded(plan, kernel, 1, context, cache_dtype, 1.0)
+
+
+def model_attention_prefill(
+    tokens: int, context: int, cache_dtype: torch.dtype, card: Card, *, waves_on: Card | None = None
+) -> ModelledAttention:
+    """The last `tokens` of a prompt of `context`: a wave of blocks over few tiles, and what follows for all.
 
     Blocks of a key/value head that are at work at once read its keys and values together.
+
+    Parameters
+    ----------
+    waves_on : the card at another clock, at which a wave takes as many clocks.
     """
-    call = _call(tokens, tokens, KEY_VALUE_HEADS, cache_dtype)
+    call = _call(tokens, context, KEY_VALUE_HEADS, cache_dtype)
     plan = plan_attention_simt_prefill(call, _chip(card))
     geometry = plan.geometry
     assert isinstance(geometry, SimtPrefillGeometry)
     kernel = _kernel(plan.specialisation, _architecture(card))
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
-
-    def recorded(tiles: int) -> Recording:
-        new = held.blocks * geometry.rows // _GROUP
-        share = plan_attention_simt_prefill(
-            _call(new, tiles * _TILE, 1, cache_dtype), _chip(card), replace(geometry, splits=1)
-        )
-        together = card.gpu.sms * held.blocks / KEY_VALUE_HEADS
-        return _recorded(share, kernel, new, tiles * _TILE, cache_dtype, 1 / together)
-
-    wave = simulate_wave(kernel, held.blocks, [(tiles, recorded(tiles)) for tiles in _TILES], card)
+    wave = _wave(kernel, geometry, held.blocks, cache_dtype, waves_on or card)
     row_blocks = geometry.row_blocks(replace(call, key_value_heads=1, heads=_GROUP))
-    last_seen = [min(((index + 1) * geometry.rows - 1) // _GROUP, tokens - 1) for index in range(row_blocks)]
-    tiles = sum(token // _TILE + 1 for token in last_seen) / row_blocks
+    last_rows = (min((index + 1) * geometry.rows, tokens * _GROUP) - 1 for index in range(row_blocks))
+    seen = [context - tokens + row // _GROUP + 1 for row in last_rows]
+    tiles = sum(-(-each // _TILE) for each in seen) / row_blocks
     modelled = wave.modelled(tiles, row_blocks * KEY_VALUE_HEADS / card.gpu.sms, card)
-    return _result(tokens, tokens, cache_dtype, modelled, kernel, held.blocks, card)
+    return _result(tokens, context, cache_dtype, modelled, kernel, held.blocks, card)
+
+
+@functools.cache
+def _wave(
+    kernel: Kernel, geometry: SimtPrefillGeometry, resident: int, cache_dtype: torch.dtype, card: Card
+) -> Wave:
+    recordings = [
+        (tiles, _wave_recording(kernel, geometry, resident, cache_dtype, tiles, _chip(card)))
+        for tiles in _TILES
+    ]
+    return simulate_wave(kernel, resident, recordings, card)
+
+
+@functools.cache
+def _wave_recording(
+    kernel: Kernel,
+    geometry: SimtPrefillGeometry,
+    resident: int,
+    cache_dtype: torch.dtype,
+    tiles: int,
+    chip: ChipLimits,
+) -> Recording:
+    """The same for cards and clocks that differ in nothing else."""
+    new = resident * geometry.rows // _GROUP
+    call = _call(new, tiles * _TILE, 1, cache_dtype)
+    plan = plan_attention_simt_prefill(call, chip, replace(geometry, splits=1))
+    together = chip.multiprocessors * resident / KEY_VALUE_HEADS
+    return _recorded(plan, kernel, new, tiles * _TILE, cache_dtype, 1 / together)
 
 
 def _result(

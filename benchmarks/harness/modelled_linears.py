@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from timing_model import Card, Kernel, Modelled, Wave, model_share, occupancy, r
 from pascaline.hardware.nvrtc import find_nvrtc
 from pascaline.kernels.cuda.compiler import Compiler
 from pascaline.kernels.cuda.linear_call import LinearCall
-from pascaline.kernels.cuda.linear_decode import plan_linear_decode
+from pascaline.kernels.cuda.linear_decode import DecodeGeometry, plan_linear_decode
 from pascaline.kernels.cuda.linear_rows import RowsGeometry, plan_linear_rows
 from pascaline.kernels.cuda.linear_tile import TileGeometry, plan_linear_tile
 from pascaline.kernels.cuda.quantise_input import InputForm, quantised_shapes
@@ -46,9 +45,7 @@ class ModelledLinear:
     peak_s : its dot products, or in fp32 its multiply-adds, at the chip's peak.
     """
 
-    columns: int
-    outputs: int
-    rows: int
+    call: LinearCall
     inputs: InputForm
     modelled: Modelled
     read_s: float
@@ -58,82 +55,95 @@ class ModelledLinear:
     blocks: int
 
 
-def model_decode(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
+def model_decode(
+    call: LinearCall, inputs: InputForm, card: Card, geometry: DecodeGeometry | None = None
+) -> ModelledLinear:
     """One multiprocessor's share, executed whole: the outputs divided by their number."""
-    share = -(-outputs // card.gpu.sms // TILE_OUTPUTS) * TILE_OUTPUTS
-    weight = _weight(share, columns)
-    plan = plan_linear_decode(weight.form, LinearCall(rows, share, columns), _chip(card, 1), inputs)
-    return _executed(LinearCall(rows, outputs, columns), inputs, plan, weight, card)
+    unit = TILE_OUTPUTS * (2 if call.is_gated else 1)
+    share = replace(call, outputs=-(-call.outputs // card.gpu.sms // unit) * unit)
+    form = _weight(TILE_OUTPUTS, SLAB).form
+    plan = plan_linear_decode(form, share, _chip(card, 1), inputs, geometry)
+    return _executed(call, share, inputs, plan, card)
 
 
-def model_rows(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
+def model_rows(call: LinearCall, inputs: InputForm, card: Card) -> ModelledLinear:
     """One multiprocessor's share: its blocks' steps, of as many whole groups of tiles, over as many slabs.
 
     What blocks add up through memory is in L2 when it is read: it has just been written there.
     """
     form = _weight(TILE_OUTPUTS, SLAB).form
-    call, chip = LinearCall(rows, outputs, columns), _chip(card, card.gpu.sms)
-    geometry = plan_linear_rows(form, call, chip, inputs.planes).geometry
+    outputs, columns = call.outputs, call.columns
+    geometry = plan_linear_rows(form, call, _chip(card, card.gpu.sms), inputs.planes).geometry
     assert isinstance(geometry, RowsGeometry)
     groups, slabs = -(-outputs // geometry.group_outputs), -(-columns // SLAB)
     own_groups = max(1, round(groups / card.gpu.sms))
     own_slabs = math.ceil(groups * slabs / card.gpu.sms / own_groups)
-    weight = _weight(own_groups * geometry.group_outputs, own_slabs * SLAB)
-    share = LinearCall(rows, *weight.shape)
-    plan = plan_linear_rows(weight.form, share, _chip(card, 1), inputs.planes, geometry)
-    read_bytes = _nbytes(weight) * outputs * columns / weight.shape[0] / weight.shape[1]
-    return _executed(call, inputs, plan, weight, card, read_bytes)
+    share = replace(call, outputs=own_groups * geometry.group_outputs, columns=own_slabs * SLAB)
+    plan = plan_linear_rows(form, share, _chip(card, 1), inputs.planes, geometry)
+    weight_bytes = _nbytes(_weight(share.outputs, share.columns))
+    read_bytes = weight_bytes * outputs * columns / share.outputs / share.columns
+    return _executed(call, share, inputs, plan, card, read_bytes)
 
 
 def _executed(
     call: LinearCall,
+    share: LinearCall,
     inputs: InputForm,
     plan: LaunchPlan,
-    weight: Slabbed,
     card: Card,
     read_bytes: float | None = None,
 ) -> ModelledLinear:
-    """`call` by a multiprocessor's share of it, executed whole: `plan` on `weight`.
+    """`call` by a multiprocessor's share of it, executed whole by `plan`.
 
     A plain read of all takes `read_bytes`, or what the multiprocessors read where it is None.
     """
     kernel = _kernel(plan.specialisation, _architecture(card))
-    recording = _recorded(plan, kernel, weight, call.rows, inputs, 1.0, card)
+    recording = _recorded(_Planned(plan), kernel, share, inputs, 1.0, card.gpu.sms)
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
     return ModelledLinear(
-        call.columns,
-        call.outputs,
-        call.rows,
+        call,
         inputs,
         modelled=model_share(kernel, recording, held.blocks, card),
         read_s=card.read_s(recording.memory_bytes * card.gpu.sms if read_bytes is None else read_bytes),
-        peak_s=_peak_s(call.columns, call.outputs, call.rows, inputs, card),
+        peak_s=_peak_s(call, inputs, card),
         registers=kernel.resources.registers,
         local_bytes=kernel.resources.local_bytes,
         blocks=held.blocks,
     )
 
 
-def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> ModelledLinear:
-    """One wave of blocks over few slabs, and what follows from it for all."""
-    call = LinearCall(rows, outputs, columns)
-    plan = plan_linear_tile(_weight(TILE_OUTPUTS, SLAB).form, call, _chip(card, card.gpu.sms), inputs)
+def model_tile(
+    call: LinearCall,
+    inputs: InputForm,
+    card: Card,
+    geometry: TileGeometry | None = None,
+    *,
+    waves_on: Card | None = None,
+) -> ModelledLinear:
+    """One wave of blocks over few slabs, and what follows from it for all.
+
+    Parameters
+    ----------
+    waves_on : the card at another clock, at which a wave takes as many clocks.
+    """
+    form = _weight(TILE_OUTPUTS, SLAB).form
+    plan = plan_linear_tile(form, call, _chip(card, card.gpu.sms), inputs, geometry)
     kernel = _kernel(plan.specialisation, _architecture(card))
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
-    macros = dict(plan.specialisation.definitions)
     along_rows, along_outputs, splits = plan.grid
-    geometry = TileGeometry(macros["WARPS_M"], macros["WARPS_N"], macros["MIN_BLOCKS"], splits)
+    assert isinstance(plan.geometry, TileGeometry)
     a_multiprocessor = -(-along_rows * along_outputs * splits // card.gpu.sms)
     resident = min(held.blocks, a_multiprocessor)
-    wave = _wave(kernel, geometry, resident, inputs, 1 / along_rows, card)
+    # Of any call with the same machine code, such that it is recorded and simulated once.
+    like = replace(call, rows=plan.geometry.block_rows, outputs=plan.geometry.block_outputs * resident)
+    like = replace(like, columns=SLAB)
+    wave = _wave(kernel, resident, like, plan.geometry, inputs, 1 / along_rows, waves_on or card)
     return ModelledLinear(
-        columns,
-        outputs,
-        rows,
+        call,
         inputs,
-        modelled=wave.modelled(-(-columns // SLAB) / splits, a_multiprocessor, card),
-        read_s=card.read_s(outputs * columns * INT4.bits / 8),
-        peak_s=_peak_s(columns, outputs, rows, inputs, card),
+        modelled=wave.modelled(-(-call.columns // SLAB) / splits, a_multiprocessor, card),
+        read_s=card.read_s(call.outputs * call.columns * INT4.bits / 8),
+        peak_s=_peak_s(call, inputs, card),
         registers=kernel.resources.registers,
         local_bytes=kernel.resources.local_bytes,
         blocks=held.blocks,
@@ -142,22 +152,28 @@ def model_tile(columns: int, outputs: int, rows: int, inputs: InputForm, card: C
 
 @functools.cache
 def _wave(
-    kernel: Kernel, geometry: TileGeometry, resident: int, inputs: InputForm, from_memory: float, card: Card
+    kernel: Kernel,
+    resident: int,
+    like: LinearCall,
+    geometry: TileGeometry,
+    inputs: InputForm,
+    from_memory: float,
+    card: Card,
 ) -> Wave:
     """One wave of blocks, along the outputs, over few slabs; where K is in parts, a wave for each of them."""
+    recordings = []
+    for slabs in _SLABS:
+        share = replace(like, columns=slabs * geometry.splits * SLAB)
+        form = _weight(TILE_OUTPUTS, SLAB).form
+        plan = plan_linear_tile(form, share, _chip(card, 1), inputs, geometry)
+        recording = _recorded(_Planned(plan), kernel, share, inputs, from_memory, card.gpu.sms)
+        recordings.append((slabs, recording))
+    return simulate_wave(kernel, resident, recordings, card)
 
-    def recorded(slabs: int) -> Recording:
-        weight = _weight(geometry.block_outputs * resident, slabs * geometry.splits * SLAB)
-        call = LinearCall(geometry.block_rows, weight.shape[0], weight.shape[1])
-        plan = plan_linear_tile(weight.form, call, _chip(card, 1), inputs, geometry)
-        return _recorded(plan, kernel, weight, call.rows, inputs, from_memory, card)
 
-    return simulate_wave(kernel, resident, [(slabs, recorded(slabs)) for slabs in _SLABS], card)
-
-
-def _peak_s(columns: int, outputs: int, rows: int, inputs: InputForm, card: Card) -> float:
+def _peak_s(call: LinearCall, inputs: InputForm, card: Card) -> float:
     per_product = inputs.planes / _CODES_PER_DOT if inputs.planes else 1.0
-    instructions = rows * outputs * columns * per_product / _LANES
+    instructions = call.rows * call.outputs * call.columns * per_product / _LANES
     return instructions / issue_rates(_architecture(card)).schedulers / card.gpu.sms / card.hertz
 
 
@@ -185,30 +201,45 @@ def _weight(outputs: int, columns: int) -> Slabbed:
     return to_slabs(random_packed(INT4, outputs, columns, torch.Generator().manual_seed(1)))
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A plan, which is another's equal if their launches are the same."""
+
+    plan: LaunchPlan = field(compare=False)
+    launch: tuple[object, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        launch = (self.plan.specialisation, self.plan.grid, self.plan.arguments)
+        object.__setattr__(self, "launch", launch)
+
+
+@functools.cache
 def _recorded(
-    plan: LaunchPlan,
+    planned: _Planned,
     kernel: Kernel,
-    weight: Slabbed,
-    rows: int,
+    call: LinearCall,
     inputs: InputForm,
     weights_from_memory: float,
-    card: Card,
+    multiprocessors: int,
 ) -> Recording:
-    outputs, columns = weight.shape
+    """Once for all cards and clocks that differ in nothing of it."""
+    plan, weight = planned.plan, _weight(call.outputs, call.columns)
     weights = {name: each.numpy() for name, each in weight.buffers.items()}
-    given = _inputs(rows, columns, inputs)
+    given = _inputs(call, inputs)
+    if call.bias_dtype is not None:
+        given["bias"] = torch.zeros(call.outputs, dtype=call.bias_dtype).numpy()
     for each in (*weights.values(), *given.values()):
         each.flags.writeable = False
-    y = np.zeros((rows, outputs), np.float16)
-    shares = dict.fromkeys(weights, weights_from_memory) | dict.fromkeys(given, 1 / card.gpu.sms)
+    y = torch.zeros(call.rows, call.outputs // (2 if call.is_gated else 1), dtype=call.output_dtype).numpy()
+    shares = dict.fromkeys(weights, weights_from_memory) | dict.fromkeys(given, 1 / multiprocessors)
     shares |= {"y": 1.0} | dict.fromkeys(plan.scratch, 0.0)
     return record(plan, {**weights, **given, "y": y}, kernel.code, shares)
 
 
-def _inputs(rows: int, columns: int, inputs: InputForm) -> Mapping[str, Array]:
+def _inputs(call: LinearCall, inputs: InputForm) -> dict[str, Array]:
     if not inputs.is_quantised:
-        return {"x": np.ones((rows, columns), np.float16)}
+        return {"x": torch.ones(call.rows, call.columns, dtype=call.input_dtype).numpy()}
     return {
         name: torch.ones(shape, dtype=dtype).numpy()
-        for name, (shape, dtype) in quantised_shapes(rows, columns, inputs.planes).items()
+        for name, (shape, dtype) in quantised_shapes(call.rows, call.columns, inputs.planes).items()
     }
