@@ -5,8 +5,8 @@
 Both engines stay loaded. A round is every prompt of a workload, one after the other, each by both in turn;
 the first round is not counted, so the prompts of the others are remembered, and decoding is what is timed.
 "edit" are texts to be repeated as they are, greedy; "free" are stories drawn at temperature 1. With
---dummy-7b the model has the shapes of Qwen2.5-7B in GPTQ-Int4 and made-up weights: "free" are tokens drawn
-after random prompts, and "greedy" the most likely ones, which may repeat themselves or not.
+--dummy-7b the model has the shapes of Qwen2.5-7B in GPTQ-Int4 and made-up weights: "free" are tokens that are
+drawn after random prompts, and "greedy" the most likely ones, which may repeat themselves or not.
 
 Token ids of both sides must be equal on the CPU. On a card rows of a draft are computed by other kernels than
 single tokens are: greedy answers may part where the two tokens' log-probabilities are as good as equal.

@@ -159,7 +159,7 @@ def test_the_same_tokens_where_memory_runs_short(demo_path: Path, speculation: S
     card = ShortCard(core._runner)
     core._runner = core._sampler = card
     assert _run(core, requests, random.Random(1)) == expected
-    assert card.failed_ahead > 5
+    assert card.failed_ahead > 0
     pool = core.scheduler.pool
     assert pool.free + core.scheduler.prefixes.pages == pool.total
 
