@@ -21,11 +21,15 @@ from pascaline.kernels.cuda.take_sampled import plan_take_sampled
 
 @dataclass(frozen=True)
 class CardSampling:
-    """Choices for `sequences` from `logits` (S, V), whose rows lie `margin` numbers apart."""
+    """Choices for `sequences` from `logits` (S, V), whose rows lie `margin` numbers apart.
+
+    `ahead` : see `engine.sampler.sample`.
+    """
 
     logits: torch.Tensor
     sequences: list[Sequence]
     margin: int = 0
+    ahead: list[int] | None = None
 
     @property
     def stride(self) -> int:
@@ -34,7 +38,7 @@ class CardSampling:
     @property
     def plans(self) -> tuple[LaunchPlan, ...]:
         """Those that there is work for, in the order of launches."""
-        call, vocabulary = CallMaker().make(self.sequences), self.logits.shape[1]
+        call, vocabulary = CallMaker().make(self.sequences, self.ahead), self.logits.shape[1]
         shaped, lines, jobs = len(call.shaped_rows), len(call.lines), len(call.jobs)
         return (
             *((sampling.plan_shape_logits(shaped, vocabulary, self.stride),) if shaped else ()),
@@ -47,7 +51,7 @@ class CardSampling:
         rows, vocabulary = self.logits.shape
         wide = torch.full((rows, self.stride), math.inf)
         wide[:, :vocabulary] = self.logits
-        call = CallMaker().make(self.sequences)
+        call = CallMaker().make(self.sequences, self.ahead)
         buffers = {
             "logits": wide.numpy().reshape(-1)[: rows * self.stride - self.margin].copy(),
             "lines": call.lines,
@@ -74,7 +78,8 @@ class CardSampling:
 
     def check(self, execute: Execute) -> None:
         """Every choice is torch's."""
-        compare_sampled(self.sample(execute), sample_by_torch(self.logits, self.sequences), self.sequences)
+        expected = sample_by_torch(self.logits, self.sequences, self.ahead)
+        compare_sampled(self.sample(execute), expected, self.sequences)
 
 
 def random_sampling(seed: int) -> CardSampling:

@@ -45,6 +45,21 @@ def test_steps_whose_results_are_read_one_behind(kernels: KernelSet) -> None:
     compare_sampled(before[0].read(), *before[1:])
 
 
+def test_rows_of_drafts(kernels: KernelSet) -> None:
+    shuffle = random.Random(2)
+    params = [
+        SamplingParams(temperature=0.0),
+        SamplingParams(top_p=0.9, logprobs=2),
+        SamplingParams(temperature=0.5),
+    ]
+    sequences = [Sequence(1, 0, 0, each, seed, [1], 1) for seed, each in enumerate(params)]
+    drafted = [sequence for sequence, rows in zip(sequences, (8, 1, 3), strict=True) for _ in range(rows)]
+    ahead = [*range(8), 0, *range(3)]
+    logits = random_logits(shuffle, ROWS, VOCABULARY)
+    found = CardSampler(kernels, ROWS, VOCABULARY).launch(logits.cuda(), drafted, ahead).read()
+    compare_sampled(found, sample_by_torch(logits, drafted, ahead), drafted)
+
+
 def test_part_of_wider_rows_of_logits(kernels: KernelSet) -> None:
     logits = torch.randn(4, 5000, device="cuda")[:, :4099]
     sequences = [Sequence(1, 0, 0, SamplingParams(top_p=0.9), seed, [1], 1) for seed in range(4)]

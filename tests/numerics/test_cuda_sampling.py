@@ -30,6 +30,26 @@ def test_every_choice_is_torchs(seed: int, execute: Execute) -> None:
     random_sampling(seed).check(execute)
 
 
+def test_rows_of_drafts_are_chosen_from_as_rows_of_later_steps(execute: Execute) -> None:
+    params = [
+        SamplingParams(temperature=0.0, logprobs=3),
+        SamplingParams(temperature=0.8, top_p=0.9),
+        SamplingParams(logit_bias={5: 4.0}),
+    ]
+    sequences = [sequence_of(each, seed) for seed, each in enumerate(params)]
+    rows = [
+        (sequence, ahead)
+        for sequence, count in zip(sequences, (4, 1, 3), strict=True)
+        for ahead in range(count)
+    ]
+    drafted, ahead = [sequence for sequence, _ in rows], [ahead for _, ahead in rows]
+    logits = torch.randn(len(rows), 4099, generator=torch.Generator().manual_seed(2)) * 3
+    sampling_ahead = CardSampling(logits, drafted, ahead=ahead)
+    sampling_ahead.check(execute)
+    later = CardSampling(logits, [sequence_of(each.params, each.seed, (7,) * more) for each, more in rows])
+    assert sampling_ahead.sample(execute) == later.sample(execute)
+
+
 @pytest.mark.skipif(not nvrtc_libraries(), reason="no NVRTC is installed here")
 @pytest.mark.parametrize("seed", [0, 9])
 def test_machine_code_of_pascal_chooses_the_same(seed: int) -> None:

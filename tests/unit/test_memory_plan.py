@@ -171,7 +171,7 @@ def test_weights_that_do_not_fit_are_named_with_what_they_need() -> None:
 
 def test_a_context_that_does_not_fit_is_answered_with_one_that_does() -> None:
     with pytest.raises(OutOfMemoryError, match=r"--max-model-len \d+ fits"):
-        divide(SEVEN_B, request(available_bytes=7 * GIB, max_model_len=4096))
+        divide(SEVEN_B, request(available_bytes=7 * GIB + GIB // 4, max_model_len=4096))
 
 
 def test_without_a_wish_the_context_shrinks_and_says_so() -> None:

@@ -34,7 +34,7 @@ class EngineConfig:
         also keep it in bf16, and in int8 with a scale for each token's head.
     load_format : "dummy" reads settings and directory alone, and makes the weights up: for measuring.
     speculation : "auto" computes tokens ahead that followed the last ones before in the same text, where more
-        tokens a second come of that, on the CPU as yet; what is generated is the same.
+        tokens a second come of that; what is generated is the same.
     """
 
     model_path: str
