@@ -61,7 +61,7 @@ def model_decode(
     """One multiprocessor's share, executed whole: the outputs divided by their number."""
     unit = TILE_OUTPUTS * (2 if call.is_gated else 1)
     share = replace(call, outputs=-(-call.outputs // card.gpu.sms // unit) * unit)
-    form = _weight(TILE_OUTPUTS, SLAB).form
+    form = int4_weight(TILE_OUTPUTS, 2 * SLAB).form
     plan = plan_linear_decode(form, share, _chip(card, 1), inputs, geometry)
     return _executed(call, share, inputs, plan, card)
 
@@ -71,7 +71,7 @@ def model_rows(call: LinearCall, inputs: InputForm, card: Card) -> ModelledLinea
 
     What blocks add up through memory is in L2 when it is read: it has just been written there.
     """
-    form = _weight(TILE_OUTPUTS, SLAB).form
+    form = int4_weight(TILE_OUTPUTS, 2 * SLAB).form
     outputs, columns = call.outputs, call.columns
     geometry = plan_linear_rows(form, call, _chip(card, card.gpu.sms), inputs.planes).geometry
     assert isinstance(geometry, RowsGeometry)
@@ -80,7 +80,7 @@ def model_rows(call: LinearCall, inputs: InputForm, card: Card) -> ModelledLinea
     own_slabs = math.ceil(groups * slabs / card.gpu.sms / own_groups)
     share = replace(call, outputs=own_groups * geometry.group_outputs, columns=own_slabs * SLAB)
     plan = plan_linear_rows(form, share, _chip(card, 1), inputs.planes, geometry)
-    weight_bytes = _nbytes(_weight(share.outputs, share.columns))
+    weight_bytes = _nbytes(int4_weight(share.outputs, share.columns))
     read_bytes = weight_bytes * outputs * columns / share.outputs / share.columns
     return _executed(call, share, inputs, plan, card, read_bytes)
 
@@ -126,7 +126,7 @@ def model_tile(
     ----------
     waves_on : the card at another clock, at which a wave takes as many clocks.
     """
-    form = _weight(TILE_OUTPUTS, SLAB).form
+    form = int4_weight(TILE_OUTPUTS, 2 * SLAB).form
     plan = plan_linear_tile(form, call, _chip(card, card.gpu.sms), inputs, geometry)
     kernel = _kernel(plan.specialisation, _architecture(card))
     held = occupancy(kernel, plan.block[0], plan.shared_bytes)
@@ -164,7 +164,7 @@ def _wave(
     recordings = []
     for slabs in _SLABS:
         share = replace(like, columns=slabs * geometry.splits * SLAB)
-        form = _weight(TILE_OUTPUTS, SLAB).form
+        form = int4_weight(TILE_OUTPUTS, 2 * SLAB).form
         plan = plan_linear_tile(form, share, _chip(card, 1), inputs, geometry)
         recording = _recorded(_Planned(plan), kernel, share, inputs, from_memory, card.gpu.sms)
         recordings.append((slabs, recording))
@@ -197,7 +197,8 @@ def _kernel(specialisation: Specialisation, architecture: str) -> Kernel:
 
 
 @functools.cache
-def _weight(outputs: int, columns: int) -> Slabbed:
+def int4_weight(outputs: int, columns: int) -> Slabbed:
+    """Of two slabs at least its form is that of any: of one, a group is the whole row."""
     return to_slabs(random_packed(INT4, outputs, columns, torch.Generator().manual_seed(1)))
 
 
@@ -223,7 +224,7 @@ def _recorded(
     multiprocessors: int,
 ) -> Recording:
     """Once for all cards and clocks that differ in nothing of it."""
-    plan, weight = planned.plan, _weight(call.outputs, call.columns)
+    plan, weight = planned.plan, int4_weight(call.outputs, call.columns)
     weights = {name: each.numpy() for name, each in weight.buffers.items()}
     given = _inputs(call, inputs)
     if call.bias_dtype is not None:

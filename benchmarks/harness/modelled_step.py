@@ -1,7 +1,9 @@
 """Whole steps of Qwen2.5-7B in GPTQ int4 on cards that are not at hand: all launches by the timing model.
 
 The sum of what each launch takes alone, for on these cards none begins before the one before it has ended.
-Buffers of up to half of L2 are taken to be there when they are read, larger ones to come from memory.
+Buffers of up to half of L2 are taken to be there when they are read, larger ones to come from memory. What a
+launch's last writes take until memory has them is left out: 2 µs at most where a few blocks a multiprocessor
+write 16 bytes a thread.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import cast
 
 import torch
 
-from harness.modelled_linears import INT4
+from harness.modelled_linears import int4_weight
 from harness.seven_billion import write_folder
 from pascaline.hardware.architectures import capability_numbers
 from pascaline.hardware.gpus import Gpu
@@ -21,7 +21,6 @@ from pascaline.kernels.cuda.program import CardProgram
 from pascaline.kernels.cuda.recipe import Recipe
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
 from pascaline.kernels.kernel import Workspace
-from pascaline.kernels.packed_cases import random_packed
 from pascaline.kernels.policy import Arithmetic
 from pascaline.kv.cache import KeyValueCache
 from pascaline.kv.pages import pages_for
@@ -30,7 +29,6 @@ from pascaline.layers.decoder import Decoder, build
 from pascaline.layers.module import Layer, WeightSlot
 from pascaline.models import read_config
 from pascaline.weights import Dense, Slabbed, Weight
-from pascaline.weights.slab_layout import to_slabs
 from pascaline.workload.slab_form import SLAB, TILE_OUTPUTS
 from pascaline.workload.told_directory import open_dummy
 
@@ -145,7 +143,7 @@ def _weight(slot: WeightSlot) -> Weight:
     columns = slot.parts[0].shape[1]
     if slot.module.path in _DENSE:
         return Dense(torch.empty(rows, columns, dtype=torch.float16, device="meta"))
-    like = to_slabs(random_packed(INT4, TILE_OUTPUTS, SLAB, torch.Generator().manual_seed(1)))
+    like = int4_weight(TILE_OUTPUTS, 2 * SLAB)
     slabs, tiles = columns // SLAB, rows // TILE_OUTPUTS
     return Slabbed(
         (rows, columns),
