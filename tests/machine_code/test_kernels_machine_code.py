@@ -32,6 +32,7 @@ def _is_known(result: Result) -> bool:
     return is_listed and all(_BESIDE_THE_MAIN_LOOP.fullmatch(each) for each in result.found)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("chip", CHIPS)
 def test_machine_code_is_as_expected(chip: str) -> None:
     """And spills are still there: what is mended is taken off the list."""
