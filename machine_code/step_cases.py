@@ -29,7 +29,7 @@ from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, plan_atten
 from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
 from pascaline.kernels.cuda.attention_simt_prefill import plan_attention_simt_prefill
 from pascaline.kernels.cuda.elementwise import Operation
-from pascaline.kernels.cuda.input_memory import Form, ScaledForm
+from pascaline.kernels.cuda.input_memory import BrainForm, Form, ScaledForm
 from pascaline.kernels.cuda.linear_wgmma import WGMMA_CAPABILITY
 from pascaline.kernels.cuda.quantise_input import InputForm
 from pascaline.kernels.cuda.specialisation import ChipLimits, LaunchPlan
@@ -54,6 +54,8 @@ _FORMS: dict[str, Form] = {
     "one plane": InputForm(1, 128),
     "two planes in another order": InputForm(2, 32, has_permutation=True),
     "scaled halves": ScaledForm(),
+    "one bf16 number": BrainForm(1),
+    "two bf16 numbers": BrainForm(2),
 }
 _SAMPLING_SEEDS = (0, 3, 9)
 _TAKEN_TOKENS = 300
