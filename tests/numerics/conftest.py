@@ -15,7 +15,7 @@ from native_libraries import Use, load
 from pascaline.kernels.cpu import native
 
 # Errors of fp32 are measured in those of torch's products (transformers_reference.py), which MKL computes in
-# an order of its own on each kind of processor, some more exactly than others. Here it is the same everywhere.
+# an order of its own on each kind of processor, in some more exactly. Here it is the same everywhere.
 os.environ["MKL_CBWR"] = "AVX2"
 
 
