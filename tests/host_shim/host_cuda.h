@@ -89,6 +89,7 @@ PASCALINE_INLINE unsigned atomicInc(unsigned* address, unsigned last) {
     type* const name = reinterpret_cast<type*>(host::shared_end - host::dynamic_shared_bytes)
 
 // What only some kernels use; it needs all of the above.
+#include "host_bulk.h"
 #include "host_fragments.h"
 #include "host_transpose.h"
 #include "host_votes.h"

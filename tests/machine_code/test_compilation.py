@@ -33,6 +33,7 @@ WHOLE = ("5.0", "6.1", "7.0", "7.5", "8.0", "9.0", "12.0")
 """Chips for which all cases are compiled: the first of each path through the sources, and the newest."""
 
 SINCE = {
+    "attention_bulk_decode": "9.0",
     "attention_decode": "8.0",
     "attention_prefill": "8.0",
     "linear_mma": "7.5",

@@ -13,30 +13,10 @@
 //
 // Definitions: those of attention_call.py; CACHE_TYPE FP16, BF16 or INT8; MATRIX_TYPE, BF16 for caches of that and FP16
 // else; MOST_ROWS; WARPS; STAGES; STEP_PAGES; MIN_BLOCKS.
-#include "page_products.cuh"
-#include "platform_exponential.cuh"
-#include "segment_sums.cuh"
+#include "lane_sums.cuh"
+#include "score_scale.cuh"
 
 static_assert(CACHE_TYPE == FP16 || CACHE_TYPE == BF16 || CACHE_TYPE == INT8, "what tensor cores multiply");
-
-// Weights are so many powers of two larger: what is below the least number of 16 bits is then negligible. Scales of values
-// up to 1000 multiply them.
-constexpr float WEIGHT_EXPONENT = CACHE_TYPE == FP16 ? 14.0f : CACHE_TYPE == INT8 ? 6.0f : 0.0f;
-
-// What scores in the queries' units are multiplied by, and a soft cap, both to powers of two.
-struct ScoreScale {
-    float factor, cap;
-
-    PASCALINE_INLINE ScoreScale(float scale, float soft_cap) : factor(scale * LOG2_E), cap(soft_cap * LOG2_E) {
-        // tanh(x) = 1 - 2 / (exp(2 x) + 1)
-        if constexpr (HAS_SOFT_CAP) factor *= divide_fast(2.0f, soft_cap);
-    }
-
-    PASCALINE_INLINE float capped(float score) const {
-        if constexpr (!HAS_SOFT_CAP) return score;
-        return cap * (1.0f - divide_fast(2.0f, power_of_two(score) + 1.0f));
-    }
-};
 
 // The tokens that a lane's two rows see: begin ... end - 1, from the segment's first on.
 struct Visible {
@@ -174,13 +154,13 @@ attention_decode(const float* __restrict__ query, const void* __restrict__ key_c
         }
 
         if (!is_last) stream.begin(next_pages);
-        const auto row_of_y = [&](int row) { return y + offset_of(row, HEAD_DIM * GROUP * key_value_heads); };
-        SegmentSums sums(reinterpret_cast<float*>(shared_sums), rows);
+        const auto row_of_y = [&](int, int row) { return y + offset_of(row, HEAD_DIM * GROUP * key_value_heads); };
+        SegmentSums<1> sums(reinterpret_cast<float*>(shared_sums), rows);
         sums.gather(own, warp, lane);
         if (segment.is_whole) {
             sums.finish(row_of_y);
         } else {
-            sums.leave(partials + size_t(segment.slot) * PARTIAL_FLOATS);
+            sums.leave(segment, partials);
             if (comes_last(arrivals + shares.number_of(segment), segment.sharers, arrived)) sums.finish_parts(segment, partials, row_of_y);
         }
     }

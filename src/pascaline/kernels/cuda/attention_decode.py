@@ -9,7 +9,9 @@ from itertools import product
 import torch
 
 from pascaline.core.errors import UnsupportedError
+from pascaline.kernels.cuda.attention_bulk_decode import BulkDecodeGeometry, plan_attention_bulk_decode
 from pascaline.kernels.cuda.attention_call import PAGE_SIZE, AttentionCall
+from pascaline.kernels.cuda.attention_decode_pages import TILE_ROWS, most_pages
 from pascaline.kernels.cuda.linear_call import NUMBER_TYPES
 from pascaline.kernels.cuda.specialisation import (
     ChipLimits,
@@ -23,7 +25,6 @@ CAPABILITY = (8, 0)
 """The first chips with all instructions that are used."""
 MOST_ROWS = 8
 """New tokens of a sequence that may be computed as in decoding: they read its pages several times."""
-_TILE_ROWS = 8
 _HEAD_DIM_UNIT, _STRIDE_UNIT = 16, 4
 _RESERVED_BYTES = 1 << 10
 """Of shared memory, a block."""
@@ -56,11 +57,13 @@ class AttentionDecodeGeometry:
 def plan_attention_decode(
     call: AttentionCall,
     chip: ChipLimits,
-    geometry: AttentionDecodeGeometry | None = None,
+    geometry: AttentionDecodeGeometry | BulkDecodeGeometry | None = None,
     *,
     most_rows: int = 1,
 ) -> LaunchPlan:
     """A launch for the sequences of `call` with 1 to `most_rows` new tokens; it does nothing for others.
+
+    The geometry's type is the kernel's form: that by bulk copies is never chosen unless it is given.
 
     Raises
     ------
@@ -70,10 +73,12 @@ def plan_attention_decode(
     refusal = _refusal(call, chip)
     if refusal is not None:
         raise UnsupportedError(refusal)
+    if isinstance(geometry, BulkDecodeGeometry):
+        return plan_attention_bulk_decode(call, chip, geometry, most_rows=most_rows)
     geometry = geometry or _default_geometry(call, chip)
-    tiles = call.sequences * -(-most_rows * call.group // _TILE_ROWS)
+    tiles = call.sequences * -(-most_rows * call.group // TILE_ROWS)
     least_pages = geometry.least_pages * geometry.warps
-    blocks = min(_most_blocks(call, chip, geometry), tiles * -(-_most_pages(call, most_rows) // least_pages))
+    blocks = min(_most_blocks(call, chip, geometry), tiles * -(-most_pages(call, most_rows) // least_pages))
     matrix_dtype = torch.bfloat16 if call.cache_dtype == torch.bfloat16 else torch.float16
     return LaunchPlan(
         Specialisation(
@@ -100,7 +105,7 @@ def plan_attention_decode(
         ),
         shared_bytes=_shared_bytes(call, geometry, blocks),
         scratch=parts_scratch(
-            2 * blocks * call.key_value_heads * _TILE_ROWS * (call.head_dim + 2) * 4,
+            2 * blocks * call.key_value_heads * TILE_ROWS * (call.head_dim + 2) * 4,
             tiles * call.key_value_heads,
         ),
         geometry=geometry,
@@ -133,13 +138,6 @@ def _most_blocks(call: AttentionCall, chip: ChipLimits, geometry: AttentionDecod
     return max(1, chip.multiprocessors * geometry.blocks // call.key_value_heads)
 
 
-def _most_pages(call: AttentionCall, most_rows: int) -> int:
-    """That the rows of a sequence see."""
-    if not call.window:
-        return call.table_width
-    return min(call.table_width, (call.window + most_rows - 2) // PAGE_SIZE + 2)
-
-
 def _page_bytes(call: AttentionCall) -> int:
     """Keys and values of a head, with their scales."""
     is_int8 = call.cache_dtype == torch.int8
@@ -148,8 +146,8 @@ def _page_bytes(call: AttentionCall) -> int:
 
 def _sums_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry, blocks: int) -> int:
     """Of all warps; in their place two numbers a row of all blocks that may share a tile."""
-    sums = geometry.warps * _TILE_ROWS * (call.head_dim + 4 + 2) * 4
-    return max(sums, 2 * 4 * _TILE_ROWS * blocks)
+    sums = geometry.warps * TILE_ROWS * (call.head_dim + 4 + 2) * 4
+    return max(sums, 2 * 4 * TILE_ROWS * blocks)
 
 
 def _stream_bytes(call: AttentionCall, geometry: AttentionDecodeGeometry) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from pascaline.hardware.architectures import architectures, capability_numbers
+from pascaline.kernels.cuda.attention_bulk_decode import CAPABILITY as BULK_COPIES
+from pascaline.kernels.cuda.attention_bulk_decode import BulkDecodeGeometry
 from pascaline.kernels.cuda.attention_decode import plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import plan_attention_prefill
 from pascaline.kernels.cuda.attention_simt_decode import plan_attention_simt_decode
@@ -159,6 +161,12 @@ def _attention(chip: ChipLimits) -> Iterator[Audited]:
         is_coded = call.cache_dtype == torch.int8
         expected = MachineCodeExpectation(wide_loads=8, has_half_arithmetic=is_coded)
         yield Audited(f"attention_decode {name}", plan, expected)
+    if chip.compute_capability >= BULK_COPIES:
+        call = attention_of(64, 64, torch.float16)
+        for pieces in ((1, 1), (2, 4)):
+            plan = plan_attention_decode(call, chip, BulkDecodeGeometry(8, 2, 4, *pieces))
+            expected = MachineCodeExpectation(wide_loads=8)
+            yield Audited(f"attention_bulk_decode in {pieces} pieces", plan, expected)
 
 
 def _attention_simt(chip: ChipLimits) -> Iterator[Audited]:

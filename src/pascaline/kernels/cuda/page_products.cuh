@@ -10,31 +10,11 @@
 //
 // Definitions: those of page_stream.cuh; MATRIX_TYPE, of keys and values as tensor cores have them.
 #pragma once
-#include "matrix.cuh"
-#include "number_pairs.cuh"
 #include "page_stream.cuh"
 #include "platform_transpose.cuh"
+#include "split_pairs.cuh"
 
 constexpr int STEPS = HEAD_DIM / 16;  // products to a score, and tiles of outputs
-
-PASCALINE_INLINE void multiply(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    if constexpr (MATRIX_TYPE == FP16) {
-        multiply_16x8x16_half(sums, a, b);
-    } else {
-        multiply_16x8x16_bfloat16(sums, a, b);
-    }
-}
-
-PASCALINE_INLINE float first_of(uint32_t pair) { return Element<MATRIX_TYPE>::widen(uint16_t(pair)); }
-PASCALINE_INLINE float second_of(uint32_t pair) { return Element<MATRIX_TYPE>::widen(uint16_t(pair >> 16)); }
-
-// Two numbers as the sum of two pairs.
-struct SplitPair {
-    uint32_t high, low;
-
-    PASCALINE_INLINE SplitPair(float first, float second)
-        : high(pair_of(first, second)), low(pair_of(first - first_of(high), second - second_of(high))) {}
-};
 
 // The pair of two codes, whose bytes `selector` picks from (codes, 0x64646464) after their signs were turned: 0x6400 is
 // 1024, with units of 1 below.

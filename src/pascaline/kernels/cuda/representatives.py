@@ -13,6 +13,7 @@ import torch
 
 from pascaline.core.errors import UnsupportedError
 from pascaline.hardware.architectures import Arithmetic, architectures, capability_numbers
+from pascaline.kernels.cuda.attention_bulk_decode import BulkDecodeGeometry
 from pascaline.kernels.cuda.attention_call import AttentionCall
 from pascaline.kernels.cuda.attention_decode import plan_attention_decode
 from pascaline.kernels.cuda.attention_prefill import PrefillGeometry, plan_attention_prefill
@@ -227,6 +228,14 @@ def _attention_decode(call: AttentionCall, most_rows: int = 1) -> Representative
     )
 
 
+def _bulk_decode(call: AttentionCall, geometry: BulkDecodeGeometry, most_rows: int = 1) -> Representative:
+    return Representative(
+        f"attention_bulk_decode of {call.cache_dtype}, heads of {call.head_dim}",
+        "tensor_bf16" if call.cache_dtype == _BRAIN else "tensor_fp16",
+        lambda chip: plan_attention_decode(call, chip, geometry, most_rows=most_rows),
+    )
+
+
 def _prefill(call: AttentionCall) -> Representative:
     return Representative(
         f"attention_prefill of {call.cache_dtype}, heads of {call.head_dim}",
@@ -313,6 +322,11 @@ REPRESENTATIVES: tuple[Representative, ...] = (
     _attention_decode(attention_of(16, 16, _BRAIN, head_dim=64, window=4096)),
     _attention_decode(attention_of(40, 8, _HALF, head_dim=256, window=1024, softcap=50.0), most_rows=8),
     _attention_decode(attention_of(4, 4, torch.int8, head_dim=80)),
+    _bulk_decode(attention_of(64, 64, _HALF), BulkDecodeGeometry(8, 2)),
+    _bulk_decode(attention_of(64, 64, _HALF), BulkDecodeGeometry(4, 2, 4, 2, 4, blocks=2, least_pages=4)),
+    _bulk_decode(
+        attention_of(40, 8, _BRAIN, head_dim=64, window=1024, softcap=50.0), BulkDecodeGeometry(8, 3, 4), 8
+    ),
     _prefill(attention_of(2048, 1, _HALF)),
     _prefill(attention_of(2048, 1, _BRAIN, head_dim=64, window=4096)),
     _prefill(attention_of(512, 16, torch.int8)),
