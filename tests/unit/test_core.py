@@ -124,6 +124,18 @@ def test_the_measured_rate_takes_over_from_the_prediction(clock: list[float]) ->
         assert reports[-1].expected_s == pytest.approx(50.0)
 
 
+def test_the_first_bytes_promise_nothing(clock: list[float]) -> None:
+    """What a connection took is no rate: 1 KB of 94 MB after 0.4 s is not ten hours."""
+    reports: list[Progress] = []
+    with Stage(reports.append, "fetching", 94e6, "bytes") as stage:
+        clock[0] += 0.4
+        stage.advance(1e3)
+        assert reports[-1].expected_s is None
+        clock[0] += 0.1
+        stage.advance(9.4e6 - 1e3)
+        assert reports[-1].expected_s == pytest.approx(5.0)
+
+
 def test_without_prediction_or_work_nothing_is_expected(clock: list[float]) -> None:
     reports: list[Progress] = []
     with Stage(reports.append, "waiting", 0.0, "steps") as stage:

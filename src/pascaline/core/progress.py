@@ -45,10 +45,12 @@ class Stage:
     report : receives the `Progress` records; always one at the start and one at the end.
     total, unit : the amount of work. `total` may be set later, when it becomes known.
     expected_s : expected duration, if there is a prediction before any work is done;
-        from the first work on, the measured rate takes over.
+        from a hundredth of the work on, the measured rate takes over.
     """
 
     MIN_INTERVAL_S = 0.1
+    MEASURED_FROM = 0.01
+    """Share of the work: less is as slow as whatever came before it, a connection say."""
 
     def __init__(
         self, report: ProgressCallback, stage: str, total: float, unit: str, expected_s: float | None = None
@@ -87,7 +89,7 @@ class Stage:
         expected_s = self._predicted_s
         if finished:
             expected_s = elapsed_s
-        elif self._done > 0 and self.total > 0:
+        elif self.total > 0 and self._done >= self.MEASURED_FROM * self.total:
             expected_s = elapsed_s * self.total / self._done
         self._report(
             Progress(self._stage, self._done, self.total, self._unit, elapsed_s, expected_s, finished, failed)
